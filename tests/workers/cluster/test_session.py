@@ -93,15 +93,13 @@ def test_a_cluster_that_runs_answers(cluster: Cluster) -> None:
     assert cluster.answers() is True
 
 
-def test_a_cluster_whose_node_is_dead_is_a_fault_of_the_machine_and_no_wrong_input(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dead_node_is_the_machines_fault(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", dict)  # as Ray answers once its raylet was killed
     with pytest.raises(InfrastructureError, match="Ray is gone"):
         enter(cluster)
 
 
-def test_a_full_disk_of_a_worker_is_told_as_what_it_is(run: Run) -> None:
+def test_full_disk_of_a_worker_is_told(run: Run) -> None:
     def phase() -> Iterator[None]:
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
         yield
@@ -111,18 +109,11 @@ def test_a_full_disk_of_a_worker_is_told_as_what_it_is(run: Run) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_waiting_threads_of_a_worker_give_way_to_other_work(run: Run) -> None:
+def test_waiting_threads_give_way_to_other_work(run: Run) -> None:
     def phase() -> Iterator[int]:
         yield int(os.environ["GOMP_SPINCOUNT"])
 
     assert run(phase) < 10_000
-
-
-def test_a_worker_computes_on_a_gpu_alike_each_time(run: Run) -> None:
-    def phase() -> Iterator[str]:
-        yield os.environ["CUBLAS_WORKSPACE_CONFIG"]
-
-    assert run(phase) == ":4096:8"
 
 
 def test_phase_with_an_environment_has_a_process_of_its_own(run: Run, tmp_path: Path) -> None:
@@ -147,7 +138,7 @@ def test_error_of_the_user_arrives_as_it_is(run: Run) -> None:
     assert len(run.progress) == 1
 
 
-def test_an_input_that_the_machine_kept_a_worker_from_reading_is_the_machines_fault(run: Run) -> None:
+def test_unreadable_input_is_the_machines_fault(run: Run) -> None:
     def phase() -> Iterator[Progress]:
         yield Progress(phase="model", done=0, total=1)
         try:
@@ -168,24 +159,13 @@ def test_error_of_the_code_keeps_its_kind(run: Run) -> None:
         run(phase)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("tried to allocate 2.00 GiB"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes"),
-        MemoryError(),
-    ],
-    ids=["accelerator", "processor", "python"],
-)
-def test_a_lack_of_memory_in_a_worker_is_the_machines_fault_and_says_what_to_do(
-    run: Run, error: Exception
-) -> None:
-    def phase(error: Exception) -> Iterator[Progress]:
+def test_a_lack_of_memory_is_the_machines_fault(run: Run) -> None:
+    def phase() -> Iterator[Progress]:
         yield Progress(phase="check", done=0, total=1)
-        raise error
+        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
 
     with pytest.raises(InfrastructureError, match=r"phase phase: out of .*take fewer resources\.actors"):
-        run(phase, error)
+        run(phase)
 
 
 def test_a_worker_that_loses_its_accelerator_is_the_machines_fault(run: Run) -> None:
@@ -211,15 +191,6 @@ def test_an_actor_that_could_not_start_says_why(cluster: Cluster) -> None:
     with pytest.raises(RayActorError) as caught:
         ray.get(Starved.remote().ping.remote())  # type: ignore[attr-defined]
     assert reason_of(caught.value).endswith("3.1 of 79.1 GiB free; use fewer actors per GPU")
-
-
-def test_phase_that_dies_is_the_machines_fault(run: Run) -> None:
-    def phase() -> Iterator[Progress]:
-        yield Progress(phase="die", done=0, total=1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(InfrastructureError, match="the worker of phase phase died"):
-        run(phase)
 
 
 def test_workers_run_at_once_and_progress_only_goes_forward(run: Run, tmp_path: Path) -> None:
@@ -260,7 +231,7 @@ def test_another_worker_joins_in_the_place_of_one_that_died(run: Run, tmp_path: 
 
 
 @pytest.mark.campaign
-def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> None:
+def test_dying_workers_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
         yield Progress(phase="start", done=0, total=1)
         (folder / str(os.getpid())).touch()
@@ -271,9 +242,7 @@ def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(run: Run
     assert 2 <= len(list(tmp_path.iterdir())) <= 2 + MOST_DEATHS
 
 
-def test_workers_come_and_go_with_the_share_and_leave_their_part_to_the_others(
-    run: Run, tmp_path: Path
-) -> None:
+def test_workers_come_and_go_with_the_share(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
         try:
             (folder / "first").touch(exist_ok=False)
@@ -311,7 +280,7 @@ def test_cancelling_ends_a_phase_at_once(run: Run, tmp_path: Path) -> None:
         run(phase, tmp_path / "pid")
 
 
-def test_the_cluster_must_hold_one_actor_and_gives_as_many_as_it_holds(cluster: Cluster) -> None:
+def test_cluster_must_hold_one_actor(cluster: Cluster) -> None:
     with enter(cluster, actors=4096) as share:
         share.use(4096)
         while share.take():

@@ -1,4 +1,4 @@
-"""What can be told of the start of Ray without starting one."""
+"""What can be calls of the start of Ray without starting one."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -16,25 +17,42 @@ from ranksieve.workers.cluster import session, start
 from ranksieve.workers.cluster.nodes import refuse_too_large
 from ranksieve.workers.cluster.session import Cluster
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
-def test_a_ray_that_does_not_start_is_a_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def time_out(**options: object) -> None:
-        raise Exception("The current node timed out during startup.")  # as Ray does
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Ray is started with: its options, the environment and the files of its working folder."""
+    calls: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        files = os.listdir(options["runtime_env"]["working_dir"])
+        calls.append(options | {"cublas": os.environ.get(CUBLAS), "files": files})
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", time_out)
-    with pytest.raises(InfrastructureError, match="Ray did not start: The current node timed out"):
-        Cluster().connect()
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv(CUBLAS, "")
+    monkeypatch.delenv(CUBLAS)
+    return calls
 
 
-def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+def test_an_embedded_ray_is_one_of_its_own(
+    calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray alone sees no affinity and no quota of a service, and makes nothing of less than one processor."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # as it is in a shell beside another cluster
+    monkeypatch.setattr(start, "processors", lambda: 5)
     Cluster().connect()
+    assert [(options["address"], options.get("num_cpus")) for options in calls] == [("local", 5)]
+
+
+def test_every_cluster_computes_alike_in_an_empty_folder(calls: list[dict[str, Any]]) -> None:
     Cluster("127.0.0.1:2").connect()
-    assert asked == ["local", "127.0.0.1:2"]
+    Cluster().connect()
+    assert [options["address"] for options in calls] == ["127.0.0.1:2", "local"]
+    assert [options["files"] for options in calls] == [[], []]
+    environments = [(options["cublas"], options["runtime_env"].get("env_vars")) for options in calls]
+    assert environments == [(None, {CUBLAS: ":4096:8"}), (":4096:8", None)]
 
 
 @pytest.fixture
@@ -100,45 +118,6 @@ def test_a_cluster_that_answers_is_asked_what_it_has(
 ) -> None:
     monkeypatch.setattr(Cluster, "answers", lambda self: answers)
     assert refused(Cluster("127.0.0.1:2"), 4, gpus) == field
-
-
-def test_an_embedded_ray_has_the_processors_that_this_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray alone sees no affinity and no quota of a service, and makes nothing of less than one processor."""
-    calls: list[dict[str, object]] = []
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
-    monkeypatch.setattr(start, "processors", lambda: 5)
-    Cluster().connect()
-    assert [options.get("num_cpus") for options in calls] == [5]
-
-
-def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[object] = []
-    name = "CUBLAS_WORKSPACE_CONFIG"
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(
-        ray,
-        "init",
-        lambda **options: calls.append((os.environ.get(name), options["runtime_env"].get("env_vars"))),
-    )
-    monkeypatch.setenv(name, "")
-    monkeypatch.delenv(name)
-    Cluster("127.0.0.1:2").connect()
-    Cluster().connect()
-    assert calls == [(None, {name: ":4096:8"}), (":4096:8", None)]
-
-
-def test_workers_of_every_cluster_have_an_empty_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[str]] = []
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(
-        ray, "init", lambda **options: calls.append(os.listdir(options["runtime_env"]["working_dir"]))
-    )
-    Cluster("127.0.0.1:2").connect()
-    Cluster().connect()
-    assert calls == [[], []]
 
 
 TRAPS = ("ranksieve", "search", "torch", "numpy", "workers", "service", "api", "typing_extensions")
@@ -208,7 +187,7 @@ def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", time_out)
-    with pytest.raises(InfrastructureError):
+    with pytest.raises(InfrastructureError, match="Ray did not start: The current node timed out"):
         Cluster().connect()
     assert [process.poll() is None for process in (*started, other)] == [False, True]
     for process in (*started, other):
