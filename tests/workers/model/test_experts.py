@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -8,7 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.muse_spark.configuration_muse_spark import MuseSparkTextConfig
 from transformers.models.muse_spark.modeling_muse_spark import MuseSparkExperts
 
+from ranksieve.workers.factors.decomposition import factor
+from ranksieve.workers.factors.grams import Grams
 from ranksieve.workers.model.experts import Experts, expert_of, stacked_experts, take_apart
+from ranksieve.workers.model.matrices import find_matrices, weight_OD
 
 IDS_BL = torch.arange(3, 23)[None]
 SIZES = {
@@ -19,9 +23,9 @@ SIZES = {
 }  # fmt: skip
 
 
-def build(kind: str) -> Any:
+def build(kind: str, **options: int) -> Any:
     """With experts in transformers' own, slow way, which tells exactly what they are."""
-    config = AutoConfig.for_model(kind, **SIZES)
+    config = AutoConfig.for_model(kind, **{**SIZES, **options})
     config._experts_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config).eval()  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(0)
@@ -99,3 +103,30 @@ def test_tokens_of_an_expert_and_of_one_that_gets_none() -> None:
     torch.testing.assert_close(y_ND[:1], expected_D)
     torch.testing.assert_close(y_ND[2:], 0.7 * experts.get_submodule("2")(x_ND[2:]))
     assert expert_of(model, "model.layers.0.self_attn.q_proj") is None
+
+
+def test_experts_that_no_token_reached(gather: Callable[..., Grams]) -> None:
+    model = build("mixtral", num_local_experts=64, num_experts_per_tok=1).requires_grad_(False)
+    take_apart(model, stacked_experts(model))
+    reached: set[str] = set()
+
+    def note(layer: int) -> Callable[..., None]:
+        def after_forward(_: nn.Module, __: Any, routes: tuple[torch.Tensor, ...]) -> None:
+            reached.update(f"model.layers.{layer}.mlp.experts.{i}" for i in routes[2].flatten().tolist())
+
+        return after_forward
+
+    for layer in range(2):
+        model.get_submodule(f"model.layers.{layer}.mlp.gate").register_forward_hook(note(layer))
+    grams = gather(model)
+    assert 1 < len(reached) < 2 * 64
+    for matrix in find_matrices(model):
+        gram, gradients = grams.of(matrix.name)
+        assert gram is not None
+        expert = matrix.name.rpartition(".")[0]
+        assert gram.any() == (expert in reached or "experts" not in expert)
+        weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
+        made = factor(weight, "task", 16, gram, gradients)
+        assert torch.isfinite(made.left_RO).all()
+        if not gram.any():
+            assert not made.energy_K.any(), "nothing is lost where it is cut"

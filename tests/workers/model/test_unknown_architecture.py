@@ -65,8 +65,12 @@ class OwnModel(PreTrainedModel):
 
 
 @pytest.fixture
-def own_model(randomized: Callable[[Any], OwnModel]) -> OwnModel:
-    return randomized(OwnModel(OwnConfig()))
+def own_model() -> OwnModel:
+    torch.manual_seed(0)
+    model = OwnModel(OwnConfig()).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.normal_(std=0.3)
+    return model
 
 
 def test_unknown_architecture_works(own_model: OwnModel, gather: Callable[..., Grams]) -> None:
