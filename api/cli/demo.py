@@ -3,7 +3,6 @@
 SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within a point of it.
 """
 
-import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ranksieve.api.cli.follow import run_job
 from ranksieve.api.cli.spec_file import validated
 from ranksieve.api.cli.tables import result_table
 from ranksieve.api.cli.terminal import echo_json, plain
-from ranksieve.api.http.settings import settings_from
+from ranksieve.api.http.settings import local_settings
 from ranksieve.service import wiring
 from ranksieve.service.pipeline.evaluation import sample_choices
 from ranksieve.service.server.demo_assets import fetch
@@ -57,7 +56,7 @@ def demo(*, data_dir: Path | None, seed: int, effort: str, as_json: bool) -> int
     """Run the demo and return the exit code."""
     console = Console(stderr=True)
     with only_json(as_json):
-        settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
+        settings = local_settings(data_dir)
         make_spec = partial(demo_spec, seed=seed, effort=effort)
         make_spec(
             Path("model.gguf"), Path("reviews.jsonl")

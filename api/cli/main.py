@@ -126,8 +126,8 @@ def estimate(
 
     with only_json(as_json):
         _log_beside(Console(stderr=True))
-        settings = local_settings(spec, data_dir, root or [])
-        values = parts_of(ctx).build(settings).estimate(load_spec(spec, [settings.data_dir, *settings.roots]))
+        settings = local_settings(data_dir, *(root or ()), spec.resolve().parent)
+        values = parts_of(ctx).build(settings).estimate(load_spec(spec, settings.roots))
     if as_json:
         echo_json(values)
     else:
@@ -179,8 +179,8 @@ def evaluate(
 
     with only_json(as_json):
         _log_beside(Console(stderr=True))
-        settings = local_settings(spec, data_dir, [*(root or []), model_dir])
-        job = load_spec(spec, [settings.data_dir, *settings.roots])
+        settings = local_settings(data_dir, *(root or ()), model_dir, spec.resolve().parent)
+        job = load_spec(spec, settings.roots)
         values = parts_of(ctx).evaluate(settings, model_dir.resolve(), job, split.value)
     if as_json:
         echo_json(values)
@@ -215,7 +215,7 @@ def _client(
     from ranksieve.api.cli.embedded import embedded
     from ranksieve.api.http.settings import local_settings, require_begun
 
-    settings = local_settings(data_dir, data_dir, roots or [])
+    settings = local_settings(data_dir, *(roots or ()), data_dir.resolve().parent)
     require_begun(settings)
     return embedded(parts.build(settings))
 
@@ -226,8 +226,8 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     from ranksieve.api.http.settings import local_settings
 
     console = Console(stderr=True)
-    settings = local_settings(spec_file, data_dir, roots or [])
-    spec = load_spec(spec_file, [settings.data_dir, *settings.roots])
+    settings = local_settings(data_dir, *(roots or ()), spec_file.resolve().parent)
+    spec = load_spec(spec_file, settings.roots)
     _log_beside(console)
     with embedded(parts.build(settings)) as client:
         return run_job(client, spec, console)

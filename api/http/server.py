@@ -14,7 +14,7 @@ from ranksieve.api.http.app import create_app
 from ranksieve.api.http.auth import refuse_open_network
 from ranksieve.api.http.protocol import Config
 from ranksieve.api.http.telemetry import trace_requests
-from ranksieve.search.errors import InfrastructureError
+from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.service.application import Application
 from ranksieve.service.server.settings import Settings
 
@@ -107,11 +107,18 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         announce: Called with the server's URL once it can be used.
 
     Raises:
-        InputError: There is no key, and the address is open to a network or a proxy is expected.
+        InputError: There is no key, and the address is open to a network or a proxy is expected; or a root lies in the
+            data directory.
         InfrastructureError: The address is taken, or no job can run any more; restart the server.
         ConflictError: Another server owns the data directory.
     """
     for root in settings.roots:
+        if root.is_relative_to(settings.data_dir):
+            raise InputError(
+                "roots",
+                f"{root} is in the data directory, which holds the files of every owner; name another folder, and keep "
+                "models and data there",
+            )
         if not root.is_dir():
             logger.warning("the root %s is not a folder at present", root)
     with listen(settings.host, settings.port) as sock:

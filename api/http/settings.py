@@ -70,16 +70,16 @@ def require_begun(settings: Settings) -> None:
         )
 
 
-def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) -> Settings:
+def local_settings(data_dir: Path | None, *roots: Path) -> Settings:
     """Return the settings of a command that works in this process.
 
-    Local files may also lie next to the spec file and under the current folder. The server inside the process is for
-    this process only: on loopback, with a secret key.
+    Whoever runs it may read the data directory anyway, so that is a root, as is the current folder. The server inside
+    the process is for this process only: on loopback, with a secret key.
     """
     ambient = settings_from(data_dir=data_dir)
     return settings_from(
         data_dir=ambient.data_dir,
-        roots=list(dict.fromkeys([*ambient.roots, *roots, spec_file.resolve().parent, Path.cwd()])),
+        roots=list(dict.fromkeys([*ambient.roots, *roots, Path.cwd(), ambient.data_dir])),
         host="127.0.0.1",
         api_key=secrets.token_urlsafe(),
         requests_per_second=0,  # no other callers

@@ -1,7 +1,7 @@
 """Plans of the workers from a validated job file, with resolved paths."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,44 @@ from ranksieve.workers.preflight import Checked
 from ranksieve.workers.types.plan import SPLITS, DataPlan, ModelSource, RecordSource, TaskPlan
 
 
-def allowed_roots(settings: Settings) -> list[Path]:
-    """Return the folders that local models and data may be read from."""
-    return [settings.data_dir, *settings.roots]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roots:
+    """Resolved folders that jobs may read from.
+
+    `hidden`: a folder that counts as empty inside a larger root, but not where a root lies inside it.
+    """
+
+    folders: Sequence[Path]
+    hidden: Path | None = None
+
+    def cover(self, path: Path) -> bool:
+        """Return whether a resolved path lies under a root, hidden or not."""
+        return any(path.is_relative_to(folder) for folder in self.folders)
+
+    def __contains__(self, path: Path) -> bool:
+        """Return whether a job may read a resolved path."""
+        open_folders: Iterable[Path] = self.folders
+        if self.hidden is not None and path.is_relative_to(self.hidden):
+            open_folders = (folder for folder in self.folders if folder.is_relative_to(self.hidden))
+        return any(path.is_relative_to(folder) for folder in open_folders)
 
 
-def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
+def allowed_roots(settings: Settings) -> Roots:
+    """Return the folders that local models and data may be read from.
+
+    The data directory holds the files of every owner, so it is hidden.
+    """
+    return Roots(folders=settings.roots, hidden=settings.data_dir)
+
+
+def resolve_path(path: str, roots: Roots, field: str) -> Path:
     """Return the existing file or folder that a job names.
+
+    A hidden path is answered like one that does not exist.
 
     Args:
         path: Path in the job file. A relative one is looked for under each root in turn.
-        roots: Resolved folders. The path, with links followed, must lie under one of them.
+        roots: Folders that the path, with links followed, must lie in.
         field: Field of the path in the job file.
 
     Raises:
@@ -41,39 +68,36 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
     """
     if "\0" in path:
         raise InputError(field, "must not contain a NUL character")
-    candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
-    shown = ", ".join(map(str, roots))
+    candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots.folders]
+    shown = ", ".join(map(str, roots.folders))
     try:
-        inside = [one for one in candidates if _is_under(one.resolve(), roots)]
-        file = next((one.resolve() for one in inside if one.exists()), None)
+        # Not `candidate.exists()`: "job/../.." would reveal whether there is a hidden folder "job".
+        inside = [one for one in candidates if roots.cover(one.resolve())]
+        file = next((real for one in inside if (real := one.resolve()) in roots and real.exists()), None)
         if file is not None:
             _refuse_links_out(file, roots, field)
             return file
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise InputError(field, f"cannot read {path!r}: {error}") from error
-    is_link = any(one not in inside and _is_under(Path(normpath(one)), roots) for one in candidates)
+    is_link = any(one not in inside and roots.cover(Path(normpath(one))) for one in candidates)
     if is_link or not inside:  # does not reveal whether it exists
         place = "is a link to a place outside" if is_link else "is outside"
         raise InputError(field, f"{path!r} {place} the folders this server may read ({shown}); see --root")
     raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
 
 
-def _is_under(path: Path, roots: Sequence[Path]) -> bool:
-    return any(path.is_relative_to(root) for root in roots)
-
-
-def _refuse_links_out(folder: Path, roots: Sequence[Path], field: str) -> None:
+def _refuse_links_out(folder: Path, roots: Roots, field: str) -> None:
     """Refuse a model folder with links to files that the job could not name itself."""
     below = (folder / CHAT_TEMPLATES).glob("*")  # the only subfolder whose files are read
     for file in (*folder.iterdir(), *below) if folder.is_dir() else ():
-        if file.is_symlink() and not _is_under(file.resolve(), roots):
+        if file.is_symlink() and file.resolve() not in roots:
             raise InputError(
                 field,
                 f"contains {file.name}, a link that leads out of the folders this server may read; copy the file",
             )
 
 
-def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:
+def model_source(spec: JobSpec, roots: Roots) -> ModelSource:
     """Return the source of the model."""
     model = spec.model
     if model.hub is not None:
@@ -111,7 +135,7 @@ def task_plan(spec: JobSpec) -> TaskPlan:
     )
 
 
-def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
+def data_plan(spec: JobSpec, roots: Roots) -> DataPlan:
     """Return the source of the records and their division."""
     data = spec.task.data
     return DataPlan(
@@ -126,7 +150,7 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
     )
 
 
-def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:
+def _record_source(source: DataSource, field: str, roots: Roots) -> RecordSource:
     if source.hub is not None:
         hub = source.hub
         return RecordSource(

@@ -31,7 +31,7 @@ from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import Starts, from_densities, lagrangian
 from ranksieve.service import spec as job
-from ranksieve.service.pipeline.plans import resolve_path
+from ranksieve.service.pipeline.plans import Roots, resolve_path
 from ranksieve.service.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
@@ -73,7 +73,7 @@ def seedless(spec: JobSpec) -> JobSpec:
 
 
 def check_search_plan(
-    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
+    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Roots
 ) -> None:
     """Check what `search_plan` would, as far as possible before matrices are timed.
 
@@ -91,7 +91,7 @@ def search_plan(
     matrices: Sequence[MatrixShape],
     remainder: Remainder,
     dtype: str,
-    roots: Sequence[Path],
+    roots: Roots,
     latency: Latency | None = None,
 ) -> SearchPlan:
     """Return the plan of a job's search.
@@ -175,7 +175,7 @@ def _target_latency(objective: job.TargetLatency, latency: LatencyTable) -> Targ
     return TargetLatency(nanoseconds=nanoseconds, other_nanoseconds=other, field="objective.share")
 
 
-def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:
+def _seeds(spec: JobSpec, space: SearchSpace, roots: Roots) -> list[Genome]:
     return [
         from_densities(space, _densities(seed, space, f"search.seeds.{index}", roots))
         for index, seed in enumerate(spec.search.seeds)
@@ -231,7 +231,7 @@ def _room(spec: JobSpec, seeds: int, limit: int) -> int:
     return room_of(policy_of(spec).search, max(seeds, policy_of(spec).search.population), limit)
 
 
-def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
+def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Roots) -> list[float]:
     """Return the share of each matrix that a seed keeps."""
     if seed.ranks is not None:
         return _densities_of_ranks(seed.ranks, space, f"{field}.ranks")

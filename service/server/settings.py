@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path(".ranksieve"), description="Database, job folders and caches.")
     roots: Annotated[list[Path], NoDecode] = Field(
         default=[],
-        description="Folders that local models and data may be read from, besides data_dir: a JSON list, "
-        f"or folders joined by {os.pathsep!r}.",
+        description="Folders that local models and data may be read from: a JSON list, or folders joined by "
+        f"{os.pathsep!r}. What they hold of data_dir is never read.",
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65_535, description="0: any free port.")

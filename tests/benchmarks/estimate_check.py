@@ -56,7 +56,7 @@ def _arguments() -> Namespace:
 
 
 def _check(data_dir: Path, roots: list[Path]) -> dict[str, Any]:
-    settings = Settings(data_dir=data_dir, roots=roots)
+    settings = Settings(data_dir=data_dir, roots=[*roots, data_dir])
     store = Store(settings.store_url)
     store.open()
     jobs = store.jobs(states=[JobState.SUCCEEDED], limit=1)

@@ -116,7 +116,7 @@ def main() -> None:
     settings = Settings(
         data_dir=arguments.data_dir,
         host="127.0.0.1",
-        roots=arguments.root,
+        roots=[*arguments.root, arguments.data_dir],
         api_key=secrets.token_urlsafe(),  # type: ignore[arg-type]
     )
     spec = _spec(arguments, settings)

@@ -259,7 +259,7 @@ def _rounds(model: RealModel) -> int:
 
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:
     """How a job is calibrated and factored, and the job."""
-    settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in variant.get("roots", ())])
+    settings = Settings(data_dir=data_dir, roots=[*variant.get("roots", ()), data_dir])
     spec = variant.get("spec")
     if spec is None:
         assets = fetch(settings.cache_dir)

@@ -134,7 +134,9 @@ def test_roots_of_a_run(build, tmp_path, spec_file, monkeypatch):
     CliRunner().invoke(main.app, arguments, obj=Parts(build=spying))
 
     [settings] = seen
-    assert [str(root) for root in settings.roots] == ["/env", "/given", str(tmp_path), str(here)]
+    assert [str(root) for root in settings.roots] == [
+        "/env", "/given", str(tmp_path), str(here), str(here / "jobs"),
+    ]  # fmt: skip
     assert settings.data_dir == here / "jobs"
     assert settings.api_key is not None
     assert settings.requests_per_second == 0  # the command would be refused by itself

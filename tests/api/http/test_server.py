@@ -46,6 +46,11 @@ def test_serve_answers_until_a_signal_and_ends_open_streams(build, tmp_path, pip
     assert "generation.completed" in seen
 
 
+def test_a_root_in_the_data_directory_is_refused(tmp_path, build):
+    with pytest.raises(InputError, match=r"^roots: .* is in the data directory"):
+        serve(Settings(data_dir=tmp_path, roots=[tmp_path / "jobs"], port=0), build, lambda url: None)
+
+
 def test_a_network_without_a_key_is_refused_before_anything_runs(tmp_path, build):
     built = []
 

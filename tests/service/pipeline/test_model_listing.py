@@ -78,20 +78,20 @@ def test_folders_and_gguf_files_with_what_a_job_calls_them(settings: Settings, f
     )
 
 
-def test_what_is_listed_is_what_a_job_finds(settings: Settings, first: Path, tmp_path: Path) -> None:
-    """Also where another root, the data directory or a link has the same name first."""
+def test_what_is_listed_is_what_a_job_finds(settings: Settings, first: Path) -> None:
+    """Also where another root or a link has the same name first; the data directory has no say."""
     for root in (*settings.roots, settings.data_dir):
         saved(root / "same")
     saved(settings.roots[1] / "shadowed")
-    (first / "shadowed").symlink_to(tmp_path / "data" / "same")
+    (first / "shadowed").symlink_to(settings.roots[1] / "same")
     saved(first)
     packed(first / "same" / "inner" / "a.gguf")
 
     found = local_models(settings).models
 
     assert {item for model in found for item in model.model.items()} == {
-        ("path", str(first)),
-        ("path", str(first / "same")),
+        ("path", "."),
+        ("path", "same"),
         ("gguf", "same/inner/a.gguf"),
         ("path", str(settings.roots[1] / "same")),
         ("path", str(settings.roots[1] / "shadowed")),

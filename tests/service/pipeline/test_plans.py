@@ -7,6 +7,7 @@ from tuning import tune
 from ranksieve.search.errors import InputError
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.estimate import scorings
+from ranksieve.service.pipeline.plans import Roots
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.model.checks import check_local
@@ -16,27 +17,27 @@ Document = dict[str, Any]
 
 
 @pytest.fixture
-def roots(tmp_path: Path) -> list[Path]:
+def roots(tmp_path: Path) -> Roots:
     for name in ("first", "second", "outside"):
         (tmp_path / name).mkdir()
     (tmp_path / "first" / "films.jsonl").write_text("{}")
     (tmp_path / "second" / "films.jsonl").write_text("{}")
     (tmp_path / "second" / "only.csv").write_text("a\n1")
     (tmp_path / "outside" / "secret.csv").write_text("a\n1")
-    return [tmp_path / "first", tmp_path / "second"]
+    return Roots(folders=[tmp_path / "first", tmp_path / "second"])
 
 
-def refused(path: str, roots: list[Path]) -> InputError:
+def refused(path: str, roots: Roots) -> InputError:
     with pytest.raises(InputError) as caught:
         plans.resolve_path(path, roots, "model.path")
     assert caught.value.field == "model.path"
     return caught.value
 
 
-def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
-    assert plans.resolve_path("films.jsonl", roots, "x") == roots[0] / "films.jsonl"
-    assert plans.resolve_path("only.csv", roots, "x") == roots[1] / "only.csv"
-    assert plans.resolve_path(str(roots[1] / "only.csv"), roots, "x") == roots[1] / "only.csv"
+def test_the_first_root_that_has_it_wins(roots: Roots) -> None:
+    assert plans.resolve_path("films.jsonl", roots, "x") == roots.folders[0] / "films.jsonl"
+    assert plans.resolve_path("only.csv", roots, "x") == roots.folders[1] / "only.csv"
+    assert plans.resolve_path(str(roots.folders[1] / "only.csv"), roots, "x") == roots.folders[1] / "only.csv"
 
 
 @pytest.mark.parametrize(
@@ -51,20 +52,20 @@ def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
         ("folder/secret.csv", "is a link to a place outside the folders"),
     ],
 )
-def test_what_lies_outside_is_refused_whatever_the_way(roots: list[Path], path: str, expected: str) -> None:
-    outside = roots[0].parent / "outside"
-    (roots[0] / "link.csv").symlink_to(outside / "secret.csv")
-    (roots[0] / "folder").symlink_to(outside)
-    assert expected in refused(path.format(outside=outside, root=roots[0]), roots).message
+def test_what_lies_outside_is_refused_whatever_the_way(roots: Roots, path: str, expected: str) -> None:
+    outside = roots.folders[0].parent / "outside"
+    (roots.folders[0] / "link.csv").symlink_to(outside / "secret.csv")
+    (roots.folders[0] / "folder").symlink_to(outside)
+    assert expected in refused(path.format(outside=outside, root=roots.folders[0]), roots).message
 
 
-def test_a_link_inside_may_lead_inside(roots: list[Path]) -> None:
-    (roots[0] / "link.csv").symlink_to(roots[1] / "only.csv")
-    assert plans.resolve_path("link.csv", roots, "x") == roots[1] / "only.csv"
+def test_a_link_inside_may_lead_inside(roots: Roots) -> None:
+    (roots.folders[0] / "link.csv").symlink_to(roots.folders[1] / "only.csv")
+    assert plans.resolve_path("link.csv", roots, "x") == roots.folders[1] / "only.csv"
 
 
-def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: list[Path]) -> None:
-    lookalike = roots[0].with_name("first-too")
+def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: Roots) -> None:
+    lookalike = roots.folders[0].with_name("first-too")
     lookalike.mkdir()
     assert "outside the folders" in refused(str(lookalike), roots).message
 
@@ -79,14 +80,14 @@ def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: list[Path
     ],
     ids=["gone", "nul", "loop", "too long"],
 )
-def test_what_cannot_be_read_is_refused(roots: list[Path], path: str, message: str) -> None:
-    (roots[0] / "loop").symlink_to(roots[0] / "loop")
+def test_what_cannot_be_read_is_refused(roots: Roots, path: str, message: str) -> None:
+    (roots.folders[0] / "loop").symlink_to(roots.folders[0] / "loop")
     assert any(words in refused(path, roots).message for words in message.split("|"))
 
 
-def test_a_folder_with_a_circle_of_links_is_refused(roots: list[Path]) -> None:
+def test_a_folder_with_a_circle_of_links_is_refused(roots: Roots) -> None:
     """By its path, or where Python resolves such links to themselves, by its files."""
-    folder = roots[0] / "model"
+    folder = roots.folders[0] / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").symlink_to(folder / "model.safetensors")
@@ -100,14 +101,45 @@ def test_a_folder_with_a_circle_of_links_is_refused(roots: list[Path]) -> None:
 
 
 @pytest.mark.as_user
-def test_a_folder_that_may_not_be_read_is_refused(roots: list[Path]) -> None:
-    (roots[0] / "closed").mkdir(mode=0)
+def test_a_folder_that_may_not_be_read_is_refused(roots: Roots) -> None:
+    (roots.folders[0] / "closed").mkdir(mode=0)
     assert "cannot read 'closed'" in refused("closed", roots).message
 
 
-def test_the_data_directory_is_a_root(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data", roots=[tmp_path / "more"])
-    assert plans.allowed_roots(settings) == [tmp_path / "data", tmp_path / "more"]
+@pytest.mark.parametrize("holder", [".", "other"], ids=["root around it", "root elsewhere"])
+@pytest.mark.parametrize("form", ["{path}", "{holder}/{path}", "link/{path}", "{path}/../../../film.csv"])
+def test_the_data_directory_is_answered_like_what_does_not_exist(
+    tmp_path: Path, holder: str, form: str
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", roots=[tmp_path / holder])
+    (tmp_path / "data" / "jobs" / "7").mkdir(parents=True)
+    settings.roots[0].mkdir(exist_ok=True)
+    (settings.roots[0] / "film.csv").touch()
+    (settings.roots[0] / "link").symlink_to(tmp_path)
+    roots = plans.allowed_roots(settings)
+
+    def answer(path: str) -> str:
+        try:
+            return str(plans.resolve_path(form.format(path=path, holder=tmp_path), roots, "model.path"))
+        except InputError as error:
+            return error.message.replace(path, "…")
+
+    assert answer("data/jobs/7") == answer("data/jobs/8")
+    if holder == "." and not form.endswith("film.csv"):
+        assert answer("data/jobs/7") == answer("gone")
+
+
+def test_a_model_may_hold_no_link_into_the_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").symlink_to(tmp_path / "data" / "config.json")
+    roots = plans.allowed_roots(Settings(data_dir=tmp_path / "data", roots=[tmp_path]))
+    assert "a link that leads out" in refused("model", roots).message
+
+
+def test_a_root_in_the_data_directory_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    roots = plans.allowed_roots(Settings(data_dir=tmp_path, roots=[tmp_path.parent, tmp_path]))
+    assert plans.resolve_path("jobs", roots, "x") == tmp_path / "jobs"
 
 
 def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
@@ -126,16 +158,16 @@ def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
     ],
 )
 def test_each_source_of_a_model(
-    tiny_job: Document, roots: list[Path], model: Document, kind: str, location: str
+    tiny_job: Document, roots: Roots, model: Document, kind: str, location: str
 ) -> None:
     tiny_job["model"] = {**model, "dtype": "float16", "exclude": ["k_proj"]}
     source = plans.model_source(JobSpec.model_validate(tune(tiny_job)), roots)
-    assert (source.kind, source.location) == (kind, location.format(root=roots[0]))
+    assert (source.kind, source.location) == (kind, location.format(root=roots.folders[0]))
     assert (source.revision, source.dtype) == (model.get("revision"), "float16")
     assert (source.include, source.exclude) == (("*",), ("k_proj",))
 
 
-def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
+def test_data_of_every_kind(tiny_job: Document, roots: Roots) -> None:
     tiny_job["task"]["data"] |= {
         "source": {"hub": {"id": "owner/set", "config": "en", "split": "validation"}},
         "files": {"test": {"path": "only.csv"}},
@@ -147,19 +179,19 @@ def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
     assert (data.source.config, data.source.split) == ("en", "validation")
     assert (data.files["test"].field, data.files["test"].path) == (
         "task.data.files.test",
-        roots[1] / "only.csv",
+        roots.folders[1] / "only.csv",
     )
     assert (data.sizes, data.seed) == ({"calibration": 8, "search": 16, "confirm": 32, "test": 64}, 7)
 
 
-def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: list[Path]) -> None:
+def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: Roots) -> None:
     tiny_job["task"]["data"]["files"] = {"test": {"path": "gone.csv"}}
     with pytest.raises(InputError) as caught:
         plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots)
     assert caught.value.field == "task.data.files.test.path"
 
 
-def test_sizes_may_be_left_open(tiny_job: Document, roots: list[Path]) -> None:
+def test_sizes_may_be_left_open(tiny_job: Document, roots: Roots) -> None:
     tiny_job["task"]["data"] |= {"source": {"path": "films.jsonl"}, "sizes": {"test": 64}}
     assert plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots).sizes == {"test": 64}
 

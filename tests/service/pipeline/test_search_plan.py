@@ -16,6 +16,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.latency import Curve, LatencyTable
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.objectives import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
+from ranksieve.service.pipeline.plans import Roots
 from ranksieve.service.pipeline.search_plan import (
     SearchPlan,
     check_search_plan,
@@ -64,7 +65,7 @@ def test_a_size_is_one_number_and_its_unit(tiny_job: Document, size: str) -> Non
 
 
 def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ()) -> SearchPlan:
-    return search_plan(JobSpec.model_validate(tune(job)), MATRICES, REST, dtype, roots)
+    return search_plan(JobSpec.model_validate(tune(job)), MATRICES, REST, dtype, Roots(folders=roots))
 
 
 def require(job: Document) -> None:

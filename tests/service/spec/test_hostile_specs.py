@@ -150,7 +150,7 @@ def changed(spec: Document, place: str, value: Any) -> Document:
 
 
 @pytest.fixture
-def roots(tmp_path: Path) -> list[Path]:
+def roots(tmp_path: Path) -> plans.Roots:
     """A root with a file, and links out of it to a secret."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     for folder in (root / "inside", root / "hard", outside):
@@ -161,7 +161,7 @@ def roots(tmp_path: Path) -> list[Path]:
     (root / "chain.csv").symlink_to(root / "link.csv")
     (root / "folder").symlink_to(outside)
     (root / "loop").symlink_to(root / "loop")
-    return [root]
+    return plans.Roots(folders=[root])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_split_that_judges_has_a_few_records(tiny_job: Document, split: str) -
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_path_leads_out_of_the_roots(roots: list[Path], path: str) -> None:
+def test_no_path_leads_out_of_the_roots(roots: plans.Roots, path: str) -> None:
     with pytest.raises(InputError) as caught:
         plans.resolve_path(path, roots, "task.data.source.path")
     assert caught.value.field == "task.data.source.path"
@@ -226,21 +226,21 @@ def test_no_path_leads_out_of_the_roots(roots: list[Path], path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("way", ["straight", "by a link", "into nowhere"])
-def test_no_file_of_a_model_is_a_link_out_of_the_roots(roots: list[Path], name: str, way: str) -> None:
+def test_no_file_of_a_model_is_a_link_out_of_the_roots(roots: plans.Roots, name: str, way: str) -> None:
     targets = {
-        "straight": roots[0].parent / "outside" / "secret.csv",
-        "by a link": roots[0] / "chain.csv",
+        "straight": roots.folders[0].parent / "outside" / "secret.csv",
+        "by a link": roots.folders[0] / "chain.csv",
         "into nowhere": Path("/nowhere/at/all"),
     }
-    (roots[0] / "inside" / name).parent.mkdir(exist_ok=True)
-    (roots[0] / "inside" / name).symlink_to(targets[way])
+    (roots.folders[0] / "inside" / name).parent.mkdir(exist_ok=True)
+    (roots.folders[0] / "inside" / name).symlink_to(targets[way])
     with pytest.raises(InputError, match=f"contains {Path(name).name}, a link"):
         plans.resolve_path("inside", roots, "model.path")
 
 
-def test_links_inside_a_root_are_how_the_hub_keeps_models(roots: list[Path]) -> None:
-    (roots[0] / "inside" / "config.json").symlink_to(roots[0] / "films.csv")
-    assert plans.resolve_path("inside", roots, "model.path") == roots[0] / "inside"
+def test_links_inside_a_root_are_how_the_hub_keeps_models(roots: plans.Roots) -> None:
+    (roots.folders[0] / "inside" / "config.json").symlink_to(roots.folders[0] / "films.csv")
+    assert plans.resolve_path("inside", roots, "model.path") == roots.folders[0] / "inside"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
