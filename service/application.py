@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from ranksieve.search.errors import InputError, NotFoundError, StoreError
@@ -26,11 +27,11 @@ from ranksieve.service.webhooks.sender import Sender
 
 logger = logging.getLogger(__name__)
 
-Preflight = Callable[[JobSpec], JobSpec]
-"""Check of a spec against the files and the model it names; raises InputError."""
+Preflight = Callable[[JobSpec, Event | None], JobSpec]
+"""Check of a spec against the files and the model it names, until the event is set; raises InputError."""
 
-Estimator = Callable[[JobSpec], dict[str, Any]]
-"""Check of a spec and estimate of its job; see `service.pipeline.estimate`."""
+Estimator = Callable[[JobSpec, Event | None], dict[str, Any]]
+"""Check of a spec and estimate of its job, until the event is set; see `service.pipeline.estimate`."""
 
 
 class Application:
@@ -127,6 +128,7 @@ class Application:
         owner: str = ADMIN,
         idempotency_key: str | None = None,
         sees: str | None = None,
+        cancelled: Event | None = None,
     ) -> Job:
         """Queue a job, or return the one submitted before under the same key.
 
@@ -135,18 +137,20 @@ class Application:
             owner: Owner of the job.
             idempotency_key: The owner's name for this submission.
             sees: Owner whose jobs may be the parent; None: any job may.
+            cancelled: Ends the check when it is set.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
             ConflictError: The owner used the key for another spec.
             LimitError: The owner has reached the limit of queued jobs.
+            CancelledError: `cancelled` was set before the check ended.
         """
         if idempotency_key is not None:
             job = self.store.submissions.submitted(spec, owner, idempotency_key)
             if job is not None:
                 return job
         job_spec = forked(spec, self.store.seen_by(sees))
-        job_spec = self._preflight(job_spec)
+        job_spec = self._preflight(job_spec, cancelled)
         job = self.store.submissions.create_job(
             job_spec, owner, idempotency_key, submitted=spec, most_queued=self.settings.queued_jobs
         )
@@ -190,7 +194,9 @@ class Application:
         self.controller.wake()
         return export
 
-    def estimate(self, spec: JobSpec, sees: str | None = None) -> dict[str, Any]:
+    def estimate(
+        self, spec: JobSpec, sees: str | None = None, cancelled: Event | None = None
+    ) -> dict[str, Any]:
         """Estimate what a job will need; see `pipeline.estimate`.
 
         Creates no job. Works without `start`, because caches need no owner.
@@ -198,12 +204,14 @@ class Application:
         Args:
             spec: The job.
             sees: Owner whose jobs may be the parent; None: any job may.
+            cancelled: Ends the check when it is set.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
+            CancelledError: `cancelled` was set before the check ended.
         """
         make_data_dir(self.settings)
-        return self._estimator(forked(spec, self.store.seen_by(sees)))
+        return self._estimator(forked(spec, self.store.seen_by(sees)), cancelled)
 
     def delete(self, id: str, owner: str | None = None) -> None:
         """Delete a job that has ended, its exports, and then their files.

@@ -1,13 +1,14 @@
 """Construction of the concrete objects; elsewhere they arrive as arguments."""
 
+import threading
 from typing import Any
 
 from ranksieve.service.application import Application
 from ranksieve.service.job.job import Job
-from ranksieve.service.pipeline.estimate import estimate_job
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
-from ranksieve.service.pipeline.steps import on_cluster, settled
+from ranksieve.service.pipeline.steps import on_cluster
+from ranksieve.service.pipeline.submission import estimate_new, settled_sizes
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.joblog import JobLog
@@ -20,8 +21,8 @@ from ranksieve.service.store import Store
 from ranksieve.service.webhooks.post import HttpPost
 from ranksieve.service.webhooks.sender import Sender
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.machine import devices
-from ranksieve.workers.model import hub
+from ranksieve.workers.machine import devices, limited
+from ranksieve.workers.machine.limited import run_limited
 
 
 def build(settings: Settings) -> Application:
@@ -29,7 +30,7 @@ def build(settings: Settings) -> Application:
 
     The first job joins or starts Ray.
     """
-    hub.configure()
+    limited.start(estimate_new)
     store = Store(settings.store_url)
     cluster = Cluster(settings.ray_address)
     pipeline, materializer = Pipeline(settings, cluster), Materializer(settings, cluster)
@@ -48,14 +49,16 @@ def build(settings: Settings) -> Application:
         tidy=Retention(store, settings.event_retention_days, settings.jobs_dir),
     )
 
-    def preflight(spec: JobSpec) -> JobSpec:
+    def preflight(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
         spec = on_cluster(spec, cluster)
-        return settled(spec, pipeline.check(spec))
+        return spec.with_sizes(
+            run_limited(settled_sizes, settings.without_secrets(), spec, cancelled=cancelled)
+        )
 
-    def estimator(spec: JobSpec) -> dict[str, Any]:
-        spec = on_cluster(spec, cluster)
-        checked = pipeline.check(spec, weights="ignored")
-        return estimate_job(settings, settled(spec, checked), checked)
+    def estimator(spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
+        return run_limited(
+            estimate_new, settings.without_secrets(), on_cluster(spec, cluster), cancelled=cancelled
+        )
 
     return Application(
         settings,

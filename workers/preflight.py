@@ -11,6 +11,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.data.encoding import encode
+from ranksieve.workers.machine.limited import step
 from ranksieve.workers.model.experts import expert_of
 from ranksieve.workers.model.filesize import Remainder, remainder
 from ranksieve.workers.model.loading import embeddings_of
@@ -67,6 +68,7 @@ def check(
     Raises:
         InputError: A check fails; the error names the field of the job file.
     """
+    step("model", "reading the model's configuration")
     local = resolve(model, weights)
     head = head_folder(local, models)
     config = load_config(head)
@@ -74,6 +76,7 @@ def check(
     matrices = find_matrices(empty, model.include, model.exclude)
     walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
     context = context_length(config)
+    step("model", "reading the model's tokenizer")
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
     rest = remainder(empty, matrices, head_bias=head_bias and walked and encoded.kind == "choice")

@@ -16,6 +16,7 @@ from ranksieve.api.http import docs, errors
 from ranksieve.api.http.auth import Gate, admitted
 from ranksieve.api.http.hosts import OwnPages, trusted_names
 from ranksieve.api.http.openapi import documented
+from ranksieve.api.http.places import Places
 from ranksieve.api.http.request_id import Requests
 from ranksieve.api.http.routes import (
     artifacts,
@@ -38,9 +39,6 @@ from ranksieve.api.http.throttle import Throttle
 from ranksieve.service.application import Application
 from ranksieve.service.server.capabilities import version_of
 from ranksieve.service.server.settings import Settings
-
-CHECKS = 8
-"""Job files checked at once; more of them wait without blocking anything else."""
 
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
@@ -87,7 +85,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app = _bare(lifespan=lifespan)
     app.state.application = application
     app.state.streams = events.OpenStreams(application.settings.streams)
-    app.state.checks = CapacityLimiter(CHECKS)
+    app.state.places = Places()
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)
     app.add_middleware(

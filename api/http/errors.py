@@ -33,6 +33,7 @@ from ranksieve.api.spec_errors import (
     suggestion,
 )
 from ranksieve.search.errors import (
+    CancelledError,
     ConflictError,
     GoneError,
     InputError,
@@ -55,6 +56,7 @@ _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    CancelledError: HTTPStatus.SERVICE_UNAVAILABLE,  # read by nobody: the client has left
 }
 CODES = {
     400: "bad_request",

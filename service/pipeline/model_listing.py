@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.service.pipeline.plans import allowed_roots, resolve_path
 from ranksieve.service.server.settings import DATABASE, Settings
 from ranksieve.service.spec import ModelSpec
+from ranksieve.workers.machine.limited import run_limited
 from ranksieve.workers.model.checks import check_local
 from ranksieve.workers.model.loading import weight_bytes
 from ranksieve.workers.types.plan import ModelSource
@@ -74,6 +76,15 @@ class Listing:
 
     models: Sequence[LocalModel]
     complete: bool
+
+
+def list_models(settings: Settings, cancelled: Event) -> Listing:
+    """List the models under the roots in a child with limits; see `local_models`.
+
+    Raises:
+        CancelledError: `cancelled` was set.
+    """
+    return run_limited(local_models, settings, cancelled=cancelled)
 
 
 def local_models(settings: Settings) -> Listing:

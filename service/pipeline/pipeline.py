@@ -21,17 +21,15 @@ from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.rounds.descent import descended
 from ranksieve.service.pipeline.rounds.reweighing import reweighed
 from ranksieve.service.pipeline.scoring import announce_dense
-from ranksieve.service.pipeline.search_plan import require_scorings, seedless
+from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.searching import search
-from ranksieve.service.pipeline.steps import JobSteps, check_job, settled
+from ranksieve.service.pipeline.steps import JobSteps
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.model.sources import Weights
-from ranksieve.workers.preflight import Checked
 from ranksieve.workers.types.scores import first
 
 VERIFIED_EXAMPLES = 512
@@ -49,16 +47,6 @@ class Pipeline:
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self._settings = settings
         self._cluster = cluster
-
-    def check(self, spec: JobSpec, weights: Weights = "listed") -> Checked:
-        """Check the spec of a new job against the files and the model it names.
-
-        Raises:
-            InputError: The job cannot work; names the field.
-        """
-        checked = check_job(self._settings, spec, weights)
-        require_scorings(settled(spec, checked))
-        return checked
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Run one job; return its result (see `service.pipeline.report`)."""

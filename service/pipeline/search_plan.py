@@ -37,6 +37,9 @@ from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
 
+MOST_SEED_BYTES = 2**24
+"""Largest file of ranks; 150,000 matrices take 10 MB."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
@@ -268,6 +271,10 @@ def _densities_of_ranks(ranks: Sequence[int], space: SearchSpace, field: str) ->
 def _read_ranks(file: Path, field: str) -> Mapping[str, int]:
     if not file.is_file():  # opening a named pipe would wait for its writer
         raise InputError(field, f"{file} is not a file; name one JSON file with `ranks`")
+    if file.stat().st_size > MOST_SEED_BYTES:
+        raise InputError(
+            field, f"{file.name} has more than {MOST_SEED_BYTES:,} bytes; name one JSON file with `ranks`"
+        )
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

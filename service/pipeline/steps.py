@@ -28,6 +28,7 @@ from ranksieve.workers.export.verification import Verified, verify
 from ranksieve.workers.export.writer import Exported, export
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
 from ranksieve.workers.factors.prepared import Prepared
+from ranksieve.workers.model import hub
 from ranksieve.workers.model.fetching import fetch
 from ranksieve.workers.model.sources import Weights
 from ranksieve.workers.preflight import Checked, check
@@ -74,6 +75,7 @@ def check_job(
     Raises:
         InputError: The job cannot work; names the field.
     """
+    hub.configure()
     roots = plans.allowed_roots(settings)
     cache = plans.cache(settings)
     with cache.lease():
@@ -148,7 +150,14 @@ class JobSteps:
 
     def check(self) -> Checked:
         """Check the spec against the files and the model it names."""
-        return check_job(self._settings, self._spec, dtype=self._dtype)
+        return self._cluster.run_limited(
+            check_job,
+            self._settings.without_secrets(),
+            self._spec,
+            "fetched",
+            self._dtype,
+            cancelled=self._log.cancelled,
+        )
 
     def factor(self, checked: Checked) -> Prepared:
         """Make the model on disk and its closed-form factors, or load them from the cache."""

@@ -6,7 +6,7 @@ Nothing is read before a `Settings()` is created.
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -158,6 +158,10 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Secrets to redact from logs that have no recognizable form."""
         return [self.api_key.get_secret_value()] if self.api_key else []
+
+    def without_secrets(self) -> Self:
+        """Return these settings for a process that reads other people's files."""
+        return self.model_copy(update={"api_key": None, "database_url": None})
 
     @property
     def shares_store(self) -> bool:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from ranksieve.api.client.client import Client
 from ranksieve.api.http.app import create_app
-from ranksieve.search.errors import InputError
+from ranksieve.search.errors import CancelledError, InputError
 from ranksieve.service.application import Application
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
@@ -76,24 +76,28 @@ class FakePipeline:
 class FakePreflight:
     """Refuses every spec with `error`, once there is one; as an estimator it answers `ESTIMATE` to the others.
 
-    While `go` is not set, every spec waits; `waiting` counts how many do.
+    While `go` is not set, every spec waits; `waiting` counts them, and `left` those that were cancelled.
     """
 
     def __init__(self) -> None:
         self.error: InputError | None = None
         self.go, self.waiting = threading.Event(), threading.Semaphore(0)
+        self.left = threading.Semaphore(0)
         self.go.set()
 
-    def __call__(self, spec: JobSpec) -> JobSpec:
+    def __call__(self, spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
         if not self.go.is_set():
             self.waiting.release()
-            self.go.wait()
+        while not self.go.wait(0.01):
+            if cancelled is not None and cancelled.is_set():
+                self.left.release()
+                raise CancelledError("the client left")
         if self.error is not None:
             raise self.error
         return spec.with_sizes({**SIZES, **spec.sizes}).on_cluster(cpus=2, gpus=0)
 
-    def estimate(self, spec: JobSpec) -> dict[str, Any]:
-        self(spec)
+    def estimate(self, spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
+        self(spec, cancelled)
         return deepcopy(ESTIMATE)
 
 

@@ -124,6 +124,9 @@ class LocalCluster:
                 on_progress(item)
         return item
 
+    def run_limited(self, function: Callable[..., Any], *arguments: Any, cancelled: threading.Event) -> Any:
+        return function(*arguments)
+
     def dispatcher(self, plan: ScorerPlan, task: EncodedTask, **options: Any) -> LocalActors:
         options["share"].use(math.inf)
         self.actors.append(LocalActors(build_scorer(plan, task), self.meddle, options["cancelled"]))

@@ -27,12 +27,11 @@ from ranksieve.api.cli.embedded import embedded
 from ranksieve.api.cli.spec_file import load_spec, validated
 from ranksieve.service import wiring
 from ranksieve.service.pipeline.estimate import sizes_of
-from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.pipeline.steps import check_job
 from ranksieve.service.policy import EFFORTS
 from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cost.preparation_memory import preparation
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
 
@@ -128,7 +127,7 @@ def main() -> None:
         submitted = client.submit(spec.canonical())
         (*_, ended) = client.events(submitted["id"])
     spec = JobSpec.model_validate(submitted["spec"])
-    model, job = sizes_of(settings, spec, Pipeline(settings, Cluster()).check(spec))
+    model, job = sizes_of(settings, spec, check_job(settings, spec, "listed"))
     estimated = {name: part.host_bytes for name, part in preparation(model, job).items()}
     estimated |= {one["phase"]: one["host_bytes"] for one in estimate["phases"] if one["phase"] != "prepare"}
     print(f"the job: {ended['data']['state']}")

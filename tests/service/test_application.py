@@ -22,14 +22,14 @@ from ranksieve.service.store import Store
 MakeSpec = Callable[..., JobSpec]
 
 
-def refuse_nameless(spec: JobSpec) -> JobSpec:
+def refuse_nameless(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
     if not spec.name:
         raise InputError("name", "must not be empty")
     return spec
 
 
-def estimate_named(spec: JobSpec) -> dict[str, Any]:
-    refuse_nameless(spec)
+def estimate_named(spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
+    refuse_nameless(spec, cancelled)
     return {"name": spec.name}
 
 

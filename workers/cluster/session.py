@@ -28,6 +28,7 @@ from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.cluster.start import start_ray
 from ranksieve.workers.machine.devices import give_memory_back
 from ranksieve.workers.machine.faults import machine_fault
+from ranksieve.workers.machine.limited import run_limited
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
@@ -46,6 +47,9 @@ class Cluster:
         address: Address of a running cluster, or None to embed one.
         temp_dir: Folder of the logs of an embedded Ray; None for Ray's default.
     """
+
+    run_limited = staticmethod(run_limited)
+    """Runs what reads files of users, not on the cluster but in a child of this process."""
 
     def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
         self._address = address

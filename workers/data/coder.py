@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data.choices import Question
+from ranksieve.workers.data.templates import cpu_s_of
+from ranksieve.workers.machine.limited import step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,9 +58,12 @@ class Coder:
         if not self.chat_template:
             prefix = _prefix(self.tokenizer)
             return [prefix + ids for ids in self._ids(texts)]
-        return self._ids(
-            [self._wrapped([{"role": "user", "content": text}], add_generation_prompt=True) for text in texts]
-        )
+        step("task.chat_template", "rendering the model's chat template", cpu_s_of(len(texts)))
+        turns = [
+            self._wrapped([{"role": "user", "content": text}], add_generation_prompt=True) for text in texts
+        ]
+        step("model", f"tokenizing {len(texts):,} records")
+        return self._ids(turns)
 
     def answers(self, texts: Sequence[str], *, after_prompt: bool = True) -> list[Ids]:
         """Return token ids of texts without special tokens, as they read after a prompt.
@@ -86,10 +91,12 @@ class Coder:
         if not self.chat_template:
             return known
         turns = [{"role": "user", "content": _ANCHOR}, {"role": "assistant", "content": _MARK}]
+        step("task.chat_template", "rendering the model's chat template", cpu_s_of(1))
         try:
             after = self._wrapped(turns).rpartition(_MARK)[2]
         except InputError:  # the template takes no answers
             return known
+        step("model", "tokenizing the end of an answer")
         (ids,) = self._ids([after])
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return next(((id,) for id in ids if id in special), known)

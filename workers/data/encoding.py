@@ -16,8 +16,9 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
 from ranksieve.workers.data.coder import Coder, Ids
-from ranksieve.workers.data.rendering import Renderer
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
+from ranksieve.workers.data.templates import render
+from ranksieve.workers.machine.limited import step
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def encode(
     Raises:
         InputError: The task does not fit the data or the model; names the field of the job file.
     """
-    with Renderer() as renderer:
-        division, questions = _questions(task, data, renderer)
+    division, questions = _questions(task, data)
+    step("model", f"tokenizing {len(questions):,} records")
     coder = Coder(tokenizer, chat_template=task.chat_template, context_length=context_length)
     examples = iter(_ENCODERS[task.kind](task, questions, coder))
     splits = {name: tuple(islice(examples, len(part))) for name, part in division.splits.items()}
@@ -58,30 +59,30 @@ def encode(
     )
 
 
-def _questions(task: TaskPlan, data: DataPlan, renderer: Renderer) -> tuple[Division, list[Question]]:
+def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]]:
     """Divide the records, and render the chosen ones."""
     for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
-        renderer.render(source, field, ())
+        render(source, field, ())
     splits = data.splits or tuple(data.sizes)
     sources = {name: data.files[name] for name in splits if name in data.files}
     if data.source is not None and len(sources) < len(splits):
         sources[SHARED] = data.source
-    pools = {name: _candidates(task, source, renderer) for name, source in sources.items()}
+    pools = {name: _candidates(task, source) for name, source in sources.items()}
     division = split(pools, sizes_of(pools, splits, data.sizes), data.seed)
     chosen = [candidate for part in division.splits.values() for candidate in part]
-    answers = renderer.render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
+    answers = render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
     return division, [
         Question(c.name, c.prompt, answer, c.record) for c, answer in zip(chosen, answers, strict=True)
     ]
 
 
-def _candidates(task: TaskPlan, source: RecordSource, renderer: Renderer) -> list[Candidate]:
+def _candidates(task: TaskPlan, source: RecordSource) -> list[Candidate]:
     file_name = records.describe(source)
     named = [(f"record {number} of {file_name}", one) for number, one in enumerate(records.read(source), 1)]
-    prompts = renderer.render(task.prompt, "task.prompt", named)
+    prompts = render(task.prompt, "task.prompt", named)
     more: list[list[str]] = [[] for _ in named]
     if task.kind == "lm":
-        more = [[answer] for answer in renderer.render(task.answer, "task.answer", named)]
+        more = [[answer] for answer in render(task.answer, "task.answer", named)]
     elif task.choices_field is not None:
         more = [sorted(options_of(record, task.choices_field, name).texts) for name, record in named]
     return [

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.machine.limited import step
 from ranksieve.workers.types.plan import RecordSource
 
 Record = dict[str, Any]
@@ -42,6 +43,7 @@ def read(source: RecordSource) -> list[Record]:
         InputError: On `<source.field>.path` or `.hub`, if the source cannot be read, is not what its
             suffix says, is empty or holds more than `MAX_RECORDS` records.
     """
+    step(source.field, f"reading {describe(source)}")
     if source.path is None:
         return _collect(_hub(source), f"{source.field}.hub", describe(source))
     return _read_file(source.path, f"{source.field}.path")

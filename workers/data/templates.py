@@ -1,15 +1,11 @@
-"""Templates over a record's fields, and the program that renders them.
+"""Templates over a record's fields.
 
-See `workers.data.rendering`. A template comes from a user. Jinja's sandbox lets it read the record and nothing else.
-The limits of its process bound its time and memory. A missing field or a null value is an error, never a text.
+A template comes from a user. Jinja's sandbox lets it read the record and nothing else. The limits of its process bound
+its time and memory; see `workers.machine.limited`. A missing field or a null value is an error, never a text.
 """
 
 import json
-import pickle
-import resource
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from jinja2 import (
@@ -27,14 +23,42 @@ from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.machine.limited import step
 
 MAX_CHARACTERS = 1_000_000
 """Largest length of the text of one record."""
 
 Named = tuple[str, Mapping[str, Any]]
 """Name of a record in messages, and its content."""
-Request = tuple[str, str, Sequence[Named]]
-"""A template, its field in the job file, and records."""
+
+CPU_S = 10
+"""Processor time that templates may take, in seconds."""
+RECORDS_PER_S = 1000
+"""Number of records that earn one second more.
+
+A usual template takes a fiftieth of that time.
+"""
+
+
+def render(source: str, field: str, records: Sequence[Named]) -> list[str]:
+    """Fill a template with records.
+
+    Args:
+        source: Jinja text.
+        field: Place of the template in the job file, e.g. `task.prompt`, for errors.
+        records: Records; none to check the template alone.
+
+    Raises:
+        InputError: On `field`, if the template does not parse, or does not fit a record.
+    """
+    step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
+    template = Template(source, field)
+    return [template.render(record, name) for name, record in records]
+
+
+def cpu_s_of(records: int) -> float:
+    """Return the processor time that a template may take for so many records, in seconds."""
+    return CPU_S + records / RECORDS_PER_S
 
 
 class Template:
@@ -147,38 +171,3 @@ def _at_most(limit: int, chunks: Iterable[str]) -> Iterator[str]:
         if limit < 0:
             raise TemplateRuntimeError(f"its text is longer than {MAX_CHARACTERS:,} characters; shorten it")
         yield chunk
-
-
-def main(cpu_s: int, records_per_s: int, memory_bytes: int) -> None:
-    """Answer pickled requests on standard input with lines of JSON.
-
-    It ends at the first error.
-
-    Args:
-        cpu_s: Processor time to start with, in seconds; the kernel ends a process that takes more.
-        records_per_s: Number of records that earn one second more.
-        memory_bytes: Address space of the process.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    compiled, done = cache(Template), 0
-    try:
-        while True:
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s + done // records_per_s, resource.RLIM_INFINITY))
-            request: Request = pickle.load(sys.stdin.buffer)
-            source, field, records = request
-            template = compiled(source, field)
-            texts = [template.render(record, name) for name, record in records]
-            print(json.dumps({"texts": texts}), flush=True)  # noqa: T201
-            done += len(texts)
-    except EOFError:
-        return
-    except InputError as error:
-        message = error.message
-    except MemoryError:
-        message = "the records take too much memory; simplify the template"
-    print(json.dumps({"error": message}), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

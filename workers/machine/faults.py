@@ -29,7 +29,9 @@ def machine_fault(error: Exception) -> InfrastructureError | None:
     match error:
         case InfrastructureError():
             return error
-        case InputError(__cause__=OSError() | MemoryError() | RuntimeError() as cause):
+        case InputError(
+            __cause__=OSError() | MemoryError() | RuntimeError() | InfrastructureError() as cause
+        ):
             return machine_fault(cause)
         case _ if lack_of_memory(error) is not None:
             return InfrastructureError("out of memory; free some, then resume the job")

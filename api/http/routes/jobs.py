@@ -10,7 +10,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, HTTPException, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
@@ -83,11 +82,11 @@ async def submit(
     """Check a job file against the model and the data it names, and queue it."""
     application, principal = submitter.application, submitter.principal
     _check_priority(submitter, spec.priority)
-    checked = partial(to_thread.run_sync, limiter=request.app.state.checks)
+    checked = partial(request.app.state.places.run, request, principal.owner)
     if dry_run:
-        estimate = await checked(application.estimate, spec, principal.sees)
+        estimate = await checked(partial(application.estimate, spec, principal.sees))
         return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
-    job = await checked(application.submit, spec, principal.owner, idempotency_key, principal.sees)
+    job = await checked(partial(application.submit, spec, principal.owner, idempotency_key, principal.sees))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(submitter.shown_job(job))
 

@@ -204,6 +204,14 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
     assert [plan.space.ranks(seed) for seed in plan.seeds] == [(4, 2, DENSE) * 3] * 4
 
 
+def test_a_seed_in_a_large_file_is_refused_unread(tiny_job: Document, tmp_path: Path) -> None:
+    with (tmp_path / "sparse.json").open("wb") as stream:
+        stream.truncate(2**40)
+    tiny_job["search"] = {"seeds": [{"path": "sparse.json"}]}
+    with pytest.raises(InputError, match=r"sparse\.json has more than 16,777,216 bytes"):
+        planned(tiny_job, roots=(tmp_path,))
+
+
 def test_a_seed_that_no_file_is_read_from_is_refused(tiny_job: Document, tmp_path: Path) -> None:
     """Whoever opens a named pipe waits for its writer."""
     os.mkfifo(tmp_path / "pipe.json")

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.data import templates
 from ranksieve.workers.data.templates import Template
 
 RECORD: dict[str, Any] = {
@@ -175,3 +176,14 @@ def test_bad_value(source: str, message: str) -> None:
 def test_sandbox_refuses(source: str) -> None:
     with pytest.raises(InputError):
         render(source)
+
+
+def test_records_are_rendered_in_order() -> None:
+    named = [(f"record {number}", {"number": number}) for number in range(3)]
+    assert templates.render("{{ number }}", "task.prompt", named) == ["0", "1", "2"]
+
+
+def test_a_template_is_checked_without_records() -> None:
+    assert templates.render("{{ text }}", "task.answer", []) == []
+    with pytest.raises(InputError, match=r"^task.answer: bad template, line 1"):
+        templates.render("{{ text", "task.answer", [])

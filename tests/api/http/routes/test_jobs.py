@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ranksieve.api.http.app import CHECKS
+from ranksieve.api.http.places import OWNER_PLACES
 from ranksieve.search.errors import InputError, ScoringError
 
 
@@ -33,7 +33,7 @@ def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight
     preflight.go.clear()
     with ThreadPoolExecutor(60) as clients:
         asked = [clients.submit(http.post, "/v1/jobs?dry_run=true", json=spec) for _ in range(60)]
-        for _ in range(CHECKS):
+        for _ in range(OWNER_PLACES):
             preflight.waiting.acquire()
         assert http.get("/healthz").status_code == 200
         assert http.get("/v1/jobs").json()["jobs"] == []

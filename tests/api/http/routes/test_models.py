@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from ranksieve.service.pipeline import model_listing
 from ranksieve.service.server.settings import Settings
 
 
@@ -47,8 +46,8 @@ def test_a_listed_model_makes_a_job_as_it_is(http, spec, tiny):
     assert http.post("/v1/jobs", json=spec).status_code == 202
 
 
-def test_a_listing_that_was_cut_off_says_so(client, tiny, monkeypatch):
-    monkeypatch.setattr(model_listing, "MOST_IN_FOLDER", 1)
+def test_a_listing_that_was_cut_off_says_so(client, root):
+    root.joinpath(*"abcdefgh").mkdir(parents=True)
 
     assert client.models() == {"models": [], "complete": False}
 
