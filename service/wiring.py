@@ -22,17 +22,23 @@ from ranksieve.service.webhooks.post import HttpPost
 from ranksieve.service.webhooks.sender import Sender
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.machine import devices, limited
-from ranksieve.workers.machine.limited import run_limited
+from ranksieve.workers.machine.limited import run_here, run_limited
 
 
-def build(settings: Settings) -> Application:
+def build(settings: Settings, *, in_children: bool = True) -> Application:
     """Build the service, not started yet.
 
     The first job joins or starts Ray.
+
+    Args:
+        settings: Settings of the server.
+        in_children: Whether files of users are read in children with limits, else in this process.
     """
-    limited.start(estimate_new)
+    if in_children:
+        limited.start(estimate_new)
+    run_check = run_limited if in_children else run_here
     store = Store(settings.store_url)
-    cluster = Cluster(settings.ray_address)
+    cluster = Cluster(settings.ray_address, run_limited=run_check)
     pipeline, materializer = Pipeline(settings, cluster), Materializer(settings, cluster)
     metrics = Metrics()
 
@@ -52,11 +58,11 @@ def build(settings: Settings) -> Application:
     def preflight(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
         spec = on_cluster(spec, cluster)
         return spec.with_sizes(
-            run_limited(settled_sizes, settings.without_secrets(), spec, cancelled=cancelled)
+            run_check(settled_sizes, settings.without_secrets(), spec, cancelled=cancelled)
         )
 
     def estimator(spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
-        return run_limited(
+        return run_check(
             estimate_new, settings.without_secrets(), on_cluster(spec, cluster), cancelled=cancelled
         )
 

@@ -150,7 +150,7 @@ class JobSteps:
 
     def check(self) -> Checked:
         """Check the spec against the files and the model it names."""
-        return self._cluster.run_limited(
+        checked = self._cluster.run_limited(
             check_job,
             self._settings.without_secrets(),
             self._spec,
@@ -158,6 +158,8 @@ class JobSteps:
             self._dtype,
             cancelled=self._log.cancelled,
         )
+        assert isinstance(checked, Checked)
+        return checked
 
     def factor(self, checked: Checked) -> Prepared:
         """Make the model on disk and its closed-form factors, or load them from the cache."""

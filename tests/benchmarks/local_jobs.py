@@ -28,6 +28,7 @@ from ranksieve.service.store import Store
 from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.machine.limited import run_here
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import ScoreRequest
@@ -124,8 +125,7 @@ class LocalCluster:
                 on_progress(item)
         return item
 
-    def run_limited(self, function: Callable[..., Any], *arguments: Any, cancelled: threading.Event) -> Any:
-        return function(*arguments)
+    run_limited = staticmethod(run_here)
 
     def dispatcher(self, plan: ScorerPlan, task: EncodedTask, **options: Any) -> LocalActors:
         options["share"].use(math.inf)

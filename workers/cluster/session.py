@@ -46,12 +46,16 @@ class Cluster:
     Args:
         address: Address of a running cluster, or None to embed one.
         temp_dir: Folder of the logs of an embedded Ray; None for Ray's default.
+        run_limited: Runs what reads files of users, not on the cluster but by this process.
     """
 
-    run_limited = staticmethod(run_limited)
-    """Runs what reads files of users, not on the cluster but in a child of this process."""
-
-    def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        temp_dir: Path | None = None,
+        run_limited: Callable[..., Any] = run_limited,
+    ) -> None:
+        self.run_limited = run_limited
         self._address = address
         self._temp_dir = temp_dir
         self._alive = Probe(a_node_is_alive, ANSWER_S)

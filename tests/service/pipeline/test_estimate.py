@@ -50,7 +50,7 @@ LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidd
 
 @pytest.fixture
 def application(tiny_root: Path, tmp_path: Path) -> Application:
-    return wiring.build(Settings(data_dir=tmp_path / "data", roots=[tiny_root]))
+    return wiring.build(Settings(data_dir=tmp_path / "data", roots=[tiny_root]), in_children=False)
 
 
 def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_job: Document) -> None:
@@ -130,7 +130,7 @@ def test_a_model_without_weights_can_be_told_of_but_not_submitted(
     spec = JobSpec.model_validate(tune(tiny_job))
     whole = application.estimate(spec)
     bare = shutil.copytree(tiny_root, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
-    application = wiring.build(Settings(data_dir=tmp_path / "data", roots=[bare]))
+    application = wiring.build(Settings(data_dir=tmp_path / "data", roots=[bare]), in_children=False)
     estimate = application.estimate(spec)
     assert [phase["host_bytes"] for phase in estimate["phases"]] == [
         phase["host_bytes"] for phase in whole["phases"]

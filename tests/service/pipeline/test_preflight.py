@@ -243,7 +243,7 @@ def job(tiny_job: Document) -> Document:
 @pytest.fixture(scope="module")
 def application(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
     data_dir = tmp_path_factory.mktemp("server") / "data"
-    return build(Settings(data_dir=data_dir, roots=[root], requests_per_second=0))
+    return build(Settings(data_dir=data_dir, roots=[root], requests_per_second=0), in_children=False)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ def test_a_latency_of_experts_is_refused(
 
 
 def test_what_is_right_passes(application: Application, job: Document) -> None:
-    application._preflight(JobSpec.model_validate(job))
+    application._preflight(JobSpec.model_validate(job), None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ MOST_S = 400
 def two_processors(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
     """The whole service, which runs two jobs at once on a real Ray with two processors."""
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
-    application = build(Settings(data_dir=tmp_path / "shared", roots=[tiny_root], running_jobs=2))
+    application = build(
+        Settings(data_dir=tmp_path / "shared", roots=[tiny_root], running_jobs=2), in_children=False
+    )
     application.start()
     yield application
     application.stop()

@@ -13,8 +13,6 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from transformers import LlamaForCausalLM
 
 from ranksieve.search.errors import InputError
-from ranksieve.service import wiring
-from ranksieve.service.server.settings import Settings
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.model import hub
@@ -226,10 +224,8 @@ def test_a_silent_hub_is_given_up() -> None:
     assert "ReadTimeout: timed out; check the id, your network" in error.message
 
 
-def test_a_server_asks_by_rules_of_its_own(
-    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wiring.build(Settings(data_dir=tmp_path / "data"))
+def test_a_check_asks_by_rules_of_its_own(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.configure()
     resolve(source())
     assert all("hf_hub/" in agent and "torch/" not in agent for agent in served.agents)
 
