@@ -10,8 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
+from ranksieve.service.pipeline.steps import check_job
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
 from ranksieve.service.wiring import build
 from ranksieve.workers.machine import limited
 
@@ -105,3 +107,10 @@ def test_no_answer_tells_of_another_owners_job(rest: TestClient, tiny_job: Docum
                     yield response.text.replace(job_id, "…")
 
     assert list(answers(there)) == list(answers(gone))
+
+
+def test_a_child_checks_as_this_process_does(root: Path, tmp_path: Path, tiny_job: Document) -> None:
+    del tiny_job["policy"]
+    settings = Settings(data_dir=tmp_path / "data", roots=[root])
+    spec = JobSpec.model_validate(tiny_job)
+    assert limited.run_limited(check_job, settings.without_secrets(), spec) == check_job(settings, spec)
