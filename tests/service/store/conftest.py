@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
+from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.store import Store
 
@@ -90,3 +91,13 @@ def claim() -> Callable[..., Job]:
         return job
 
     return claim
+
+
+@pytest.fixture
+def states_of() -> Callable[[Store, str], list[str]]:
+    """Returns the states of a job's events, oldest first."""
+
+    def states_of(store: Store, job_id: str) -> list[str]:
+        return [event.data["state"] for event in store.events(job_id) if event.type is EventType.JOB_STATE]
+
+    return states_of
