@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import psycopg
 import pytest
+from filelock import FileLock
 
 from ranksieve.service import policy
 
@@ -45,6 +46,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what is marked `as_user` where root runs the tests."""
     if item.get_closest_marker("as_user") is not None and os.geteuid() == 0:
         pytest.skip("root may read everything")
+
+
+@pytest.fixture(scope="session")
+def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Fills a folder of a name once for all of pytest's processes; returns the folder."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = common / name
+        filled = folder / "filled"
+        with FileLock(common / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # a process failed to fill it
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(autouse=True)

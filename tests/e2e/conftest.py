@@ -30,30 +30,30 @@ WORDS_PER_REVIEW = 7
 RECORDS = 2500
 MISLABELLED = 0.05  # no model is right about these
 STEPS, BATCH = 120, 64
+LAST_GENERATION = 4
+BATCH_TOKENS = 48  # few, so that a search takes long enough to be disturbed
 TUNED_COMMAND = Path(__file__).with_name("tuned_command.py")
 EXIT_TIMEOUT_S = 30
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 
 Document = dict[str, Any]
+OncePerRun = Callable[[str, Callable[[Path], None]], Path]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
-    """The folder with `model/` and `reviews.jsonl`, where job files are written too."""
+    """The folder with `model/` and `reviews.jsonl`."""
 
     folder: Path
 
-    def spec_file(self, name: str, spec: Document) -> Path:
-        """Writes a job file, which has no `policy`; JSON is YAML."""
-        file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps({key: value for key, value in spec.items() if key != "policy"}))
-        return file
-
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(once_per_run: OncePerRun) -> World:
     """A trained model and records it has not seen, made in seconds."""
-    folder = tmp_path_factory.mktemp("world")
+    return World(folder=once_per_run("world", _make_world))
+
+
+def _make_world(folder: Path) -> None:
     records = _records(random.Random(0))
     lines = [json.dumps(record) for record in records[:RECORDS]]
     (folder / "reviews.jsonl").write_text("\n".join(lines))
@@ -64,7 +64,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     torch.set_num_threads(threads)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    return World(folder=folder)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +86,7 @@ def base_spec(world: World) -> Document:
             "rank_step": 1,
             "search": {
                 "population": 4, "offspring": 6, "survivors": 2, "screen": 64,
-                "generations": 3, "max_evaluations": 60,
+                "generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100,
             },
         },
         "seed": 3,
@@ -100,6 +99,46 @@ def base_spec(world: World) -> Document:
 def spec(base_spec: Document) -> Document:
     """A copy of `base_spec` to change."""
     return deepcopy(base_spec)
+
+
+@pytest.fixture(scope="session")
+def constants(base_spec: Document) -> Document:
+    """What a process needs for `base_spec`; see `tuned_command.py`."""
+    return {"policy": base_spec["policy"], "batch_tokens": BATCH_TOKENS}
+
+
+@pytest.fixture(scope="session")
+def job_file(base_spec: Document, world: World) -> Path:
+    """`base_spec` as a job file, which has no `policy`, beside the model that it names; JSON is YAML."""
+    file = world.folder / f"moods-{os.getpid()}.yaml"
+    file.write_text(json.dumps({key: value for key, value in base_spec.items() if key != "policy"}))
+    return file
+
+
+@pytest.fixture(scope="session")
+def ran(
+    ranksieve: Callable[..., subprocess.CompletedProcess[str]],
+    job_file: Path,
+    constants: Document,
+    once_per_run: OncePerRun,
+) -> subprocess.CompletedProcess[str]:
+    """`ranksieve run JOB_FILE --json`, with two actors, once for all tests."""
+
+    def run(folder: Path) -> None:
+        options = ("--json", "--data-dir", folder / "data")
+        done = ranksieve("run", job_file, *options, constants=constants)
+        (folder / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    returncode, stdout, stderr = json.loads((once_per_run("ran", run) / "done.json").read_text())
+    return subprocess.CompletedProcess(["ranksieve"], returncode, stdout, stderr)
+
+
+@pytest.fixture(scope="session")
+def result(ran: subprocess.CompletedProcess[str]) -> Document:
+    """The result of the job that nothing happened to."""
+    assert ran.returncode == 0, ran.stderr
+    result: Document = json.loads(ran.stdout)
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -147,11 +186,11 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def serve(world: World) -> Callable[[Path, Document], AbstractContextManager[ServerProcess]]:
-    """Starts a server with other constants on a data directory for as long as a `with` block lasts."""
+def serve(world: World, constants: Document) -> Callable[[Path], AbstractContextManager[ServerProcess]]:
+    """Starts a server on a data directory for as long as a `with` block lasts."""
 
     @contextmanager
-    def start(data_dir: Path, constants: Document) -> Iterator[ServerProcess]:
+    def start(data_dir: Path) -> Iterator[ServerProcess]:
         command = [*_command(constants), "serve", "--port", "0", "--data-dir", str(data_dir)]
         command += ["--root", str(world.folder)]
         announced: Queue[str | None] = Queue()
