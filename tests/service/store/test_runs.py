@@ -211,14 +211,18 @@ def test_half_a_generation_is_not_kept(
 def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
-    job = store.submissions.create_job(make_spec("☂ \0 \U0001f400"))
+    document = make_spec("☂ \U0001f400").canonical()
+    document["task"]["prompt"] += "\0"
+    spec = JobSpec.model_validate(document)
+    job = store.submissions.create_job(spec)
 
     store.runs.save_generation(
         job.id, {"generation": 0}, [make_candidate(0, 1, failure="a \0 ☂")], {}, epoch=job.epoch
     )
     store.runs.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"}, epoch=job.epoch)
 
-    assert store.job(job.id).name == "☂ \0 \U0001f400"
+    assert store.job(job.id).spec == spec
+    assert store.job(job.id).name == "☂ \U0001f400"
     assert store.events(job.id)[-1].data == {"reason": "a \0 ☂"}
     assert store.memo(job.id)[0]["failure"] in ("a \0 ☂", "a \ufffd ☂")
     with pytest.raises(NotFoundError):
