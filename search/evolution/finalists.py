@@ -30,11 +30,12 @@ from ranksieve.search.evolution.schedules import SEED_SHARES, Accepted
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import on_the_way
 
-WIDEST, WIDEST_PART = 0.01, 0.1
+WIDEST, WIDEST_PART, FAR_PART = 0.01, 0.1, 0.3
 """Largest distance in kept share of an accepted finalist from the next smaller.
 
-The second value is a part of the finalist's own share; the larger of the two applies. The smallest distance is half
-as much, because of more tests more may fail, and each takes time.
+The second value is a part of the finalist's own share; the larger of the two applies. The third replaces the second
+for finalists above the small ones (`SMALL`), which are hardly ever the answer. The smallest distance is half as much,
+because of more tests more may fail, and each takes time.
 """
 
 MOST_ACCEPTED = 20
@@ -57,7 +58,7 @@ What is right for many examples may fail on few.
 """
 
 SAFEST_SHARE = 0.95
-SAFE_STEP = 0.1
+SAFE_STEP = 0.2
 """Distance in kept share of finalists above all that were accepted."""
 
 SAFE_RISK, SMALL_RISK = 0.2, 0.5
@@ -208,12 +209,13 @@ def _stepwise(
     gap.
     """
     shares: list[float] = []
+    smallest = min(known, default=0.0)
     for share in sorted(known):
-        if not shares or share > shares[-1] + _widest(share) / 2 - TOLERANCE:
+        if not shares or share > shares[-1] + _widest(share, smallest) / 2 - TOLERANCE:
             shares.append(share)
     genomes = [known[share] for share in shares[:1]]
     for below, above in pairwise(shares):
-        parts = math.ceil((above - below) / _widest(above) - TOLERANCE)
+        parts = math.ceil((above - below) / _widest(above, smallest) - TOLERANCE)
         for wanted in map(float, np.linspace(below, above, parts + 1)[1:-1]):
             between = genome_at(wanted)
             if space.kept_share(between) < wanted - (above - below) / parts / 2:
@@ -224,9 +226,15 @@ def _stepwise(
     return genomes[:MOST_ACCEPTED][::-1]
 
 
-def _widest(share: float) -> float:
-    """Return the largest distance of a finalist of a size to the next smaller one."""
-    return max(WIDEST, WIDEST_PART * share)
+def _widest(share: float, smallest: float) -> float:
+    """Return the largest distance of a finalist of a size to the next smaller one.
+
+    Args:
+        share: Kept share of the finalist.
+        smallest: Kept share of the smallest accepted one.
+    """
+    part = WIDEST_PART if share <= SMALL * smallest else FAR_PART
+    return max(WIDEST, part * share)
 
 
 def _falling(
