@@ -33,6 +33,9 @@ Other sizes gain nearly as much.
 PROPAGATED_AROUND = (0.8, 1.6)
 """Sizes that errors are propagated at, as multiples of the size that is wanted."""
 
+TRAINED, TRAINED_TO_BE_SMALL = (0.12, 0.6), (0.06, 0.4)
+"""Kept shares that training draws; the second if the smallest model within a drop is wanted."""
+
 FRONT: dict[str, Any] = {"smallest": 0.2, "largest": 0.8, "sizes": 13, "finalists": 5}
 """Sizes of a front, in even steps, and number of its points to confirm."""
 
@@ -65,8 +68,8 @@ class Policy:
     midway_share: float | None = None
     propagated_shares: tuple[float, ...] | None = None
     train_epochs: int = 0
-    train_examples: int | None = 1024
-    train_rate: float = 2e-4
+    train_examples: int | None = 2048
+    train_rate: float = 4e-4
     refit: float | None = None
     reweigh_rounds: int | None = None
     descent_rounds: int | None = None
@@ -116,18 +119,26 @@ def usual_rounds(calibration: int) -> int:
 def reweigh_rounds(spec: JobSpec) -> int:
     """Return the number of rounds of reweighing.
 
-    Only the energies of method `task` are in units of the loss.
+    Only the energies of method `task` are in units of the loss. Training replaces reweighing.
     """
     policy = policy_of(spec)
     if policy.reweigh_rounds is not None:
         return policy.reweigh_rounds
+    if policy.train_epochs:
+        return 0
     return usual_rounds(spec.sizes["calibration"]) if policy.method == "task" else 0
 
 
 def descent_rounds(spec: JobSpec) -> int:
-    """Return the most rounds of descent."""
-    if (rounds := policy_of(spec).descent_rounds) is not None:
-        return rounds
+    """Return the most rounds of descent.
+
+    Training replaces descent.
+    """
+    policy = policy_of(spec)
+    if policy.descent_rounds is not None:
+        return policy.descent_rounds
+    if policy.train_epochs:
+        return 0
     return STAIRCASE_ROUNDS if isinstance(spec.objective, MaxDrop) else DESCENT_ROUNDS
 
 
@@ -141,6 +152,11 @@ def midway_share(spec: JobSpec) -> float | None:
         return None
     share = policy.midway_share or _wanted_share(spec) or MIDWAY_SHARE
     return share if share < 1 else None
+
+
+def trained_shares(spec: JobSpec) -> tuple[float, float]:
+    """Return the least and the largest kept share that training draws."""
+    return TRAINED_TO_BE_SMALL if isinstance(spec.objective, MaxDrop) else TRAINED
 
 
 def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float, ...] | WithinDrop:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.policy import midway_share, policy_of
+from ranksieve.service.policy import midway_share, policy_of, trained_shares
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
@@ -176,6 +176,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype:
             epochs=policy_of(spec).train_epochs,
             examples=policy_of(spec).train_examples,
             learning_rate=policy_of(spec).train_rate,
+            shares=trained_shares(spec),
             kl_weight=policy_of(spec).kl_weight,
             rank_step=policy_of(spec).rank_step,
         ),

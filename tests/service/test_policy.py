@@ -22,7 +22,7 @@ def document(make_spec: MakeSpec) -> Document:
 
 @pytest.mark.parametrize(
     ("effort", "epochs", "generations", "evaluations", "reweighed", "descended", "refit"),
-    [("quick", 0, 0, 400, 0, 0, 0.5), ("normal", 1, 3, 60, 4, 8, None), ("thorough", 3, 20, 400, 4, 8, None)],
+    [("quick", 0, 0, 400, 0, 0, 0.5), ("normal", 1, 3, 60, 0, 0, None), ("thorough", 3, 20, 400, 0, 0, None)],
 )
 def test_efforts(
     document: Document,
@@ -47,7 +47,16 @@ def test_efforts(
 @pytest.mark.parametrize("kind", ["generate", "lm"])
 def test_only_choices_are_trained_on(document: Document, effort: str, kind: str) -> None:
     document["task"] |= {"kind": kind, "choices": None}
-    assert policy_of(JobSpec.model_validate(document | {"effort": effort})).train_epochs == 0
+    spec = JobSpec.model_validate(document | {"effort": effort})
+    assert policy_of(spec).train_epochs == 0
+    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (4, 8)
+
+
+def test_small_models_are_trained_where_the_smallest_is_wanted(document: Document) -> None:
+    specs = [
+        JobSpec.model_validate(document | {"objective": {"kind": kind}}) for kind in ("max_drop", "pareto")
+    ]
+    assert [policy.trained_shares(spec) for spec in specs] == [(0.06, 0.4), (0.12, 0.6)]
 
 
 def test_what_the_job_file_says_of_the_search_counts(document: Document) -> None:

@@ -28,9 +28,6 @@ from ranksieve.workers.forward.loss import dense_logits, kl, log_likelihoods, ta
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import Example
 
-SHARES = (0.12, 0.6)
-"""Range of kept shares; sizes are drawn log-uniformly in it."""
-
 STRATA = 8
 """Strata of sizes; `STRATA` steps draw once from each, so that chance leaves out no part of the range."""
 
@@ -44,11 +41,15 @@ VOCABULARY_WEIGHT = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """Length, examples (None: all) and rate of training; no epochs, no training."""
+    """Length, examples (None: all), rate and sizes of training; no epochs, no training.
+
+    Sizes are drawn log-uniformly between two kept shares.
+    """
 
     epochs: int = 0
     examples: int | None = None
-    learning_rate: float = 2e-4
+    learning_rate: float = 4e-4
+    shares: tuple[float, float] = (0.12, 0.6)
     kl_weight: float = 0.5
     rank_step: int = 16
 
@@ -84,7 +85,9 @@ def refine(
     batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
     steps = settings.epochs * len(groups)
     order = [index for _ in range(settings.epochs) for index in rng.sample(range(len(groups)), len(groups))]
-    candidates = [space.ranks(lagrangian(space, energies, share)) for share in _shares(steps, rng)]
+    candidates = [
+        space.ranks(lagrangian(space, energies, share)) for share in _shares(settings.shares, steps, rng)
+    ]
     model.model.requires_grad_(requires_grad=False)
     with _Trained(model, space, candidates) as factors:
         if not factors:  # matrices too small for any rank of the grid
@@ -170,8 +173,8 @@ def _groups(examples: Sequence[Example]) -> list[list[Example]]:
     return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
 
 
-def _shares(steps: int, rng: random.Random) -> list[float]:
-    low, high = SHARES
+def _shares(bounds: tuple[float, float], steps: int, rng: random.Random) -> list[float]:
+    low, high = bounds
     strata = [stratum for _ in range(0, steps, STRATA) for stratum in rng.sample(range(STRATA), STRATA)]
     return [low * (high / low) ** ((stratum + rng.random()) / STRATA) for stratum in strata[:steps]]
 

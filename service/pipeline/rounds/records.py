@@ -23,7 +23,7 @@ from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.files import read_json
 from ranksieve.service.pipeline.confirmation import confidence_of
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
-from ranksieve.service.policy import parts_of, policy_of, propagates
+from ranksieve.service.policy import parts_of, propagates
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.propagation import MOST_EXAMPLES
 from ranksieve.workers.types.scores import Failure, LossSlopes
@@ -91,19 +91,13 @@ def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
 def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
     """Choose the calibration records that rounds measure on.
 
-    If factors are trained or errors propagated, these are the records that had no part in it, if they are enough for
-    a round. Deciding whether propagation helps is no part. Other records flatter the factors, and after training too
-    much to show drops. Rounds write no answers, so records of `generate` cannot show drops either.
+    If errors are propagated, these are the records that had no part in it, if they are enough for a round. Deciding
+    whether propagation helps is no part. Rounds write no answers, so records of `generate` cannot show drops.
     """
-    records, trains = range(calibration), bool(policy_of(spec).train_epochs)
-    propagated = records[:MOST_EXAMPLES] if propagates(spec) else records[:0]
-    trained = records[: policy_of(spec).train_examples] if trains else records[:0]
-    unseen = records[max(len(propagated), len(trained)) :]
-    enough = len(unseen) >= DESCENT_EXAMPLES
-    if trains and not enough:
-        return RoundRecords(indices=records)
+    records = range(calibration)
+    unseen = records[MOST_EXAMPLES:] if propagates(spec) else records
     return RoundRecords(
-        indices=unseen if enough else records,
+        indices=unseen if len(unseen) >= DESCENT_EXAMPLES else records,
         confidence=None if spec.task.kind == "generate" else confidence_of(spec),
     )
 

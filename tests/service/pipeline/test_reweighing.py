@@ -261,11 +261,11 @@ def test_and_from_there_on_rounds_go_down_where_one_holds_and_else_up(
 
 
 def test_where_rounds_do_not_tell_what_is_lost_they_stay(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tiny_job: dict[str, Any], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = DroppingScorer(holds_to=0.28)
-    trained = make(3, train_epochs=1)
-    (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
+    tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
+    (*_, share), log = run(make(3), task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert [one["share"] for one in read_json(tmp_path / FILE)] == [0.31] * 3
     assert [(event["drop_points"], event["drop_bound"]) for _, event in log.events] == [(None, None)] * 3
     assert share is None

@@ -35,21 +35,6 @@ def test_a_part_is_all_where_there_are_fewer() -> None:
     assert RoundRecords(indices=range(3, 8)).part(10, 4) == range(3, 8)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "trained", "first", "confidence"),
-    [(0, 20, 0, 0.9), (1, 20, 20, 0.9), (1, 21, 0, None), (1, None, 0, None)],
-)
-def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
-    tiny_job: dict[str, Any], epochs: int, trained: int | None, first: int, confidence: float | None
-) -> None:
-    tiny_job["policy"] |= {"train_epochs": epochs, "train_examples": trained}
-    tiny_job["objective"] = {"kind": "max_drop", "points": 5, "confidence": 0.9}
-    spec = JobSpec.model_validate(tune(tiny_job))
-    calibration = DESCENT_EXAMPLES + 20
-    expected = RoundRecords(indices=range(first, calibration), confidence=confidence)
-    assert records_of(spec, calibration) == expected
-
-
 @pytest.mark.parametrize(("more", "shares", "first"), [(0, None, MOST_EXAMPLES), (-1, None, 0), (0, [], 0)])
 def test_records_that_errors_were_propagated_on_are_left_out_where_others_are_enough(
     tiny_job: dict[str, Any], more: int, shares: list[float] | None, first: int
@@ -59,11 +44,6 @@ def test_records_that_errors_were_propagated_on_are_left_out_where_others_are_en
     calibration = MOST_EXAMPLES + DESCENT_EXAMPLES + more
     expected = RoundRecords(indices=range(first, calibration), confidence=0.8)
     assert records_of(JobSpec.model_validate(tune(tiny_job)), calibration) == expected
-
-
-def test_records_of_propagation_are_left_out_after_training_too(tiny_job: dict[str, Any]) -> None:
-    tiny_job["policy"] |= {"train_epochs": 1, "train_examples": 100, "propagated_shares": [0.2]}
-    assert records_of(JobSpec.model_validate(tune(tiny_job)), 2048).indices == range(MOST_EXAMPLES, 2048)
 
 
 def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -> None:

@@ -129,7 +129,7 @@ def test_only_what_small_sizes_keep_is_trained(
     before = [factor.clone() for factor in trainee.factors()]
     weights = [module.weight.clone() for module in trainee.modules]
     trainee.train(make_task("choice"), Refinement(epochs=4, rank_step=4))
-    largest = trainee.space.ranks(lagrangian(trainee.space, trainee.energies, training.SHARES[1]))
+    largest = trainee.space.ranks(lagrangian(trainee.space, trainee.energies, Refinement().shares[1]))
     for index, (old, new) in enumerate(zip(before, trainee.factors(), strict=True)):
         rank = largest[index // 2]
         assert new.shape == old.shape
@@ -163,8 +163,8 @@ def test_a_loss_that_is_not_finite_ends_it(
 
 
 def test_sizes_cover_the_range_evenly() -> None:
-    low, high = training.SHARES
-    shares = training._shares(83, random.Random(0))
+    low, high = Refinement().shares
+    shares = training._shares((low, high), 83, random.Random(0))
     assert len(shares) == 83
     edges = [low * (high / low) ** (stratum / 8) for stratum in range(9)]
     counts = [sum(below <= share < above for share in shares) for below, above in pairwise(edges)]
