@@ -121,10 +121,10 @@ async def answer(request: Request, error: HTTPException | RanksieveError) -> "Pr
     return await on_error(request, error)
 
 
-def refuse_connection(status: HTTPStatus, detail: str) -> "ProblemResponse":
+def refuse_connection(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> "ProblemResponse":
     """Return the answer on a connection without a request, which so has no path."""
     nothing = Request({"type": "http", "path": "", "headers": []})
-    return _problem(nothing, status, detail, headers={HEADER: request_id(nothing.scope)})
+    return _problem(nothing, status, detail, headers={HEADER: request_id(nothing.scope), **headers})
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

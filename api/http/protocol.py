@@ -5,9 +5,10 @@ there to read it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 from typing import Any
 
 import h11
@@ -22,6 +23,8 @@ BODY_S = 60.0
 """Seconds in which a request's body has to arrive, from its head on."""
 STALL_S = 300.0
 """Seconds that a reader may take nothing of an answer that waits for it."""
+RETRY_S = 5
+"""Seconds after which a client refused for too many connections may try again."""
 ADDRESSES = 4
 """Addresses that it takes to hold all connections: each may have a quarter of them."""
 
@@ -77,7 +80,7 @@ class Protocol(H11Protocol):
             self._set_timer()
             return
         detail = f"too many connections {host}; close some, or try again later (RANKSIEVE_CONNECTIONS)"
-        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_S)})
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -137,11 +140,12 @@ class Protocol(H11Protocol):
             seconds = HEAD_S if awaited is h11.IDLE else BODY_S
             self._late = self.loop.call_later(seconds, self.transport.abort)
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        answer = refuse_connection(status, detail)
-        headers = [*answer.raw_headers, (b"connection", b"close")]
+    def _refuse(
+        self, status: HTTPStatus, detail: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        answer = refuse_connection(status, detail, {**headers, "Connection": "close"})
         for event in (
-            h11.Response(status_code=answer.status_code, headers=headers),
+            h11.Response(status_code=answer.status_code, headers=answer.raw_headers),
             h11.Data(data=bytes(answer.body)),
             h11.EndOfMessage(),
         ):

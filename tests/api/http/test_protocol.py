@@ -130,5 +130,6 @@ def test_connections_beyond_the_most_are_refused(build, tmp_path, serve, connect
         refused = stack.enter_context(socket.create_connection(address, timeout=30))
         head, _, body = b"".join(iter(lambda: refused.recv(65536), b"")).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
+        assert {b"retry-after: 5", b"connection: close"} <= {*head.lower().split(b"\r\n")}
         assert json.loads(body)["code"] == "unavailable"
         assert "too many connections" in json.loads(body)["detail"]
