@@ -5,7 +5,7 @@ HEAD requests, as of `curl -I` and many probes, get status and headers only.
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -13,19 +13,18 @@ from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.application import TheApplication
 from ranksieve.api.http.routes.caller import Admin
 from ranksieve.api.http.schemas.server import Health, Readiness
-from ranksieve.service.server.capabilities import version_of
 
 router = APIRouter(tags=["health"])
 
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", responses={503: {"model": Health, "description": "No job will run until a restart."}})
-async def healthz(application: TheApplication, response: Response) -> Health:
+async def healthz(application: TheApplication, request: Request, response: Response) -> Health:
     """Answer 200 while the server runs jobs, else 503. Needs no key."""
     healthy = bool(application.health()["healthy"])
     if not healthy:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if healthy else "unhealthy", version=version_of("ranksieve"))
+    return Health(status="ok" if healthy else "unhealthy", version=request.app.version)
 
 
 @router.head("/readyz", include_in_schema=False)
