@@ -43,6 +43,8 @@ LEAST_BYTES, MOST_BYTES = 2**30, 4 * 2**30
 SHARE = 8
 """Part of the machine's memory that one child may take, within these bounds."""
 POLL_S = 0.1
+NICENESS = 10
+"""Steps of priority below the server, whose answers must not wait for checks."""
 
 PRELOADED = ("datasets", "pyarrow.parquet", "transformers.models.llama.modeling_llama")
 """Modules that functions import only where they need them."""
@@ -198,6 +200,7 @@ def _call(
     _answers, _most_cpu_s = answers, cpu_s
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a library that aborts may write pages
+    os.nice(NICENESS)
     os.chdir(folder)  # without subfolders: no id of a data set is a path from here
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most_data = _data_bytes() + 2 * most_bytes
