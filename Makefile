@@ -10,7 +10,8 @@ demo: $(VENV)/installed
 
 test: lint types contracts pytest
 
-# Kill campaigns, every architecture in depth, more random examples, searches by benchmarks, all steps on the real model.
+# Kill campaigns, hostile inputs, every architecture in depth, more random examples, searches by benchmarks, all steps on
+# the real model.
 test-all: lint types contracts
 	$(MAKE) pytest CAMPAIGN=1
 

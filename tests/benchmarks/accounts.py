@@ -17,9 +17,9 @@ def account(store: Store, job: Job) -> dict[str, Any]:
     """All that has to be the same: everything but times and places."""
     return {
         "states": job.state,
-        "results": _lasting(job.result),
-        "generations": _lasting(store.generations(job.id)),
-        "candidates": _lasting(store.memo(job.id)),
+        "results": lasting(job.result),
+        "generations": lasting(store.generations(job.id)),
+        "candidates": lasting(store.memo(job.id)),
         "weights": _weights(job.result or {}),
     }
 
@@ -45,9 +45,10 @@ def _weights(result: Mapping[str, Any]) -> str | None:
     return checksum(Path(result["artifact"]) / "model.safetensors") if "artifact" in result else None
 
 
-def _lasting(value: Any) -> Any:
+def lasting(value: Any) -> Any:
+    """A value without what differs between equal runs: times and places."""
     if isinstance(value, Mapping):
-        return {name: _lasting(item) for name, item in value.items() if name not in TIMES | PLACES}
+        return {name: lasting(item) for name, item in value.items() if name not in TIMES | PLACES}
     if isinstance(value, list):
-        return [_lasting(item) for item in value]
+        return [lasting(item) for item in value]
     return value

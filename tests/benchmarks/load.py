@@ -125,7 +125,7 @@ async def served(folder: Path, spec: Mapping[str, Any]) -> AsyncIterator[Server]
     with (folder / "log").open("w+") as log:
         process = psutil.Popen(command, stderr=log, stdout=subprocess.DEVNULL, env=environment)
         try:
-            url = await asyncio.to_thread(_announced, process, folder / "log")
+            url = await asyncio.to_thread(announced, process, folder / "log")
             async with httpx2.AsyncClient(base_url=url, timeout=30.0) as http:
                 yield Server(url=url, process=process, http=http, job=await searching(http, spec))
         finally:
@@ -133,7 +133,8 @@ async def served(folder: Path, spec: Mapping[str, Any]) -> AsyncIterator[Server]
             process.wait()
 
 
-def _announced(server: psutil.Popen, log: Path) -> str:
+def announced(server: psutil.Popen, log: Path) -> str:
+    """The URL that a server writes to its log once it can be used."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s and server.poll() is None:
         if found := re.search(r"ranksieve listens on (\S+)", log.read_text()):

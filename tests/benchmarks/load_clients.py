@@ -2,23 +2,26 @@
 
     .venv/bin/python tests/benchmarks/load_clients.py streams URL JOB --count 200 --seconds 60
     .venv/bin/python tests/benchmarks/load_clients.py reads URL JOB --per-second 50 --seconds 60
+    .venv/bin/python tests/benchmarks/load_clients.py health URL --per-second 20
     .venv/bin/python tests/benchmarks/load_clients.py stub --per-second 4
 
 Prints what became of them as JSON; of streams, first a line with how long it took to open all of them. Streams are
 followed with as little work as can be, at the lowest priority: what they cost would otherwise be measured with the
-server. The stub prints its URL, answers reads with a page of zeros, and sends every stream so many events a second,
-until its standard input ends.
+server. `health` asks for `/healthz`, and the stub prints its URL, answers reads with a page of zeros, and sends every
+stream so many events a second; both until their standard input ends.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
+import math
 import os
 import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -100,19 +103,35 @@ class Reads:
         self.errors: list[str] = []
 
     async def run(self, url: str, job: str, per_second: float, seconds: float) -> dict[str, Any]:
-        """Asks for one path after another, so often, for so long."""
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        """Asks for one path of a job after another, so often, for so long."""
+        return await self._run(url, [f"/v1/jobs/{job}{path}" for path in PATHS], per_second, seconds)
+
+    async def run_health(self, url: str, per_second: float) -> dict[str, Any]:
+        """Asks for `/healthz`, so often, until standard input ends."""
+        running = asyncio.create_task(self._run(url, ["/healthz"], per_second, math.inf))
+        await asyncio.to_thread(sys.stdin.read)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        return self._seen()
+
+    async def _run(self, url: str, paths: Sequence[str], per_second: float, seconds: float) -> dict[str, Any]:
+        # Connections go before the server ends them, which it may do while a request is on its way.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=1.0)
         started_s = time.monotonic()
         async with (
             httpx2.AsyncClient(base_url=url, limits=limits, timeout=30.0) as client,
             asyncio.TaskGroup() as group,
         ):
-            for number, path in zip(itertools.count(), itertools.cycle(PATHS)):
+            for number, path in zip(itertools.count(), itertools.cycle(paths)):
                 due_s = started_s + number / per_second
                 if due_s >= started_s + seconds:
                     break
                 await asyncio.sleep(due_s - time.monotonic())
-                group.create_task(self._read(client, f"/v1/jobs/{job}{path}"))
+                group.create_task(self._read(client, path))
+        return self._seen()
+
+    def _seen(self) -> dict[str, Any]:
         return {"latencies_s": self.latencies_s, "errors": self.errors}
 
     async def _read(self, client: httpx2.AsyncClient, path: str) -> None:
@@ -169,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["streams", "reads", "stub"])
+    parser.add_argument("kind", choices=["streams", "reads", "health", "stub"])
     parser.add_argument("url", nargs="?", default="")
     parser.add_argument("job", nargs="?", default="")
     parser.add_argument("--count", type=int, default=200)
@@ -179,7 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.kind == "stub":
         asyncio.run(stub(given.per_second))
         return
-    if given.kind == "streams":
+    if given.kind == "health":
+        seen = asyncio.run(Reads().run_health(given.url, given.per_second))
+    elif given.kind == "streams":
         os.nice(19)
         seen = asyncio.run(streams(given.url, given.job, given.count, given.seconds))
     else:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -21,6 +22,8 @@ CONFIG = {
 }  # fmt: skip
 SPLITS = {"calibration": 800, "search": 192, "confirm": 64, "test": 64}
 """Enough of them for calibration to have two shards."""
+
+CPU_BATCH_TOKENS = 64
 
 OBJECTIVES = [
     {"kind": "target_params", "share": 0.4},
@@ -46,32 +49,34 @@ def make_world(folder: Path) -> None:
     (folder / "films.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
 
 
+def document_of(seed: int) -> dict[str, Any]:
+    """A job file on two actors; the objective goes by the seed, and every second one refits its finalists."""
+    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9}
+    refits = seed % 2 == 1
+    return {
+        "name": f"crash-{seed}",
+        "model": {"path": "model", "dtype": "float32"},
+        "task": {
+            "kind": "choice",
+            "prompt": "Review: {{ text }} Mood:",
+            "answer": "{{ label }}",
+            "choices": ["good", "bad"],
+            "data": {"source": {"path": "films.jsonl"}, "sizes": SPLITS},
+        },
+        "effort": "quick" if refits else "normal",
+        "policy": {"rank_step": 1, "refit": 0.5 if refits else None, "search": search},
+        "search": {"max_evaluations": 50},
+        "seed": seed,
+        "objective": OBJECTIVES[seed % len(OBJECTIVES)],
+        "resources": {"actors": 2},
+    }
+
+
 def spec_of(seed: int) -> JobSpec:
-    """A job on two actors; the objective goes by the seed, and every second one refits its finalists.
+    """The job of `document_of`.
 
     Puts the constants of all such jobs in force in this process.
     """
-    BATCH_TOKENS["cpu"] = 64
+    BATCH_TOKENS["cpu"] = CPU_BATCH_TOKENS
     front(smallest=0.3, sizes=3, finalists=2)
-    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9}
-    refits = seed % 2 == 1
-    document = tune(
-        {
-            "name": f"crash-{seed}",
-            "model": {"path": "model", "dtype": "float32"},
-            "task": {
-                "kind": "choice",
-                "prompt": "Review: {{ text }} Mood:",
-                "answer": "{{ label }}",
-                "choices": ["good", "bad"],
-                "data": {"source": {"path": "films.jsonl"}, "sizes": SPLITS},
-            },
-            "effort": "quick" if refits else "normal",
-            "policy": {"rank_step": 1, "refit": 0.5 if refits else None, "search": search},
-            "search": {"max_evaluations": 50},
-            "seed": seed,
-            "objective": OBJECTIVES[seed % len(OBJECTIVES)],
-            "resources": {"actors": 2},
-        }
-    )
-    return JobSpec.model_validate(document)
+    return JobSpec.model_validate(tune(document_of(seed)))
