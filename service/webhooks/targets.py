@@ -20,6 +20,7 @@ URL = (
 """Form of a URL: no user, password, fragment or spaces; names as in DNS."""
 
 _URL = re.compile(URL)
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # what C libraries take for an address
 _PORTS = {"https": 443, "http": 80}
 _SETTING = "only names in RANKSIEVE_WEBHOOK_HOSTS may lead elsewhere"
 
@@ -92,7 +93,7 @@ def target_of(url: str, trusted: Sequence[str] = ()) -> Target:
         path=path if path.startswith("/") else f"/{path}",
         trusted=any(_matches(name, pattern) for pattern in trusted),
     )
-    _check(target, is_number="[" in name or name.replace(".", "").isdigit())
+    _check(target, is_number="[" in name or _NUMBER.fullmatch(name) is not None)
     return target
 
 

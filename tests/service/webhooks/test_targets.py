@@ -56,6 +56,7 @@ def test_a_url_is_taken_apart(url: str, expected: tuple[object, ...]) -> None:
         "https://hooks.example.com:0/", "https://hooks.example.com:65536/", "https://hooks.example.com:x/",
         "https://münchen.example/", "https://hooks..example.com/", "https://[::1/", "https://[fe80::1%25eth0]/",
         "https://[::::]/", "https://" + "a" * 64 + ".example/", "https://" + "a." * 127 + "aa/", "https://2130706433/", "https://127.1/",
+        "https://0x7f000001/", "https://0x7F.1/", "https://name.0x1/", "https://0x/",
         "https://hooks.example.com/" + "x" * LONGEST_URL,
     ],
 )  # fmt: skip
