@@ -12,6 +12,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.data.encoding import encode
 from ranksieve.workers.machine.limited import step
+from ranksieve.workers.model.checks import check_sizes
 from ranksieve.workers.model.experts import expert_of
 from ranksieve.workers.model.filesize import Remainder, remainder
 from ranksieve.workers.model.loading import embeddings_of
@@ -73,6 +74,8 @@ def check(
     head = head_folder(local, models)
     config = load_config(head)
     empty = empty_model(config)
+    if model.kind == "path":  # some files of a hub's model may be missing yet
+        check_sizes(local, empty.num_parameters())
     matrices = find_matrices(empty, model.include, model.exclude)
     walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
     context = context_length(config)

@@ -23,6 +23,9 @@ Config = dict[str, Any]
 WEIGHT_FILES = "*.safetensors"
 """Files that weights are loaded from, in the folder itself."""
 
+LEAST_PARAM_BYTES = 0.5
+"""Bytes of a parameter in the most compact format that is read (mxfp4)."""
+
 HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 """Configuration and tokenizer."""
 
@@ -115,6 +118,27 @@ def check_headers(source: ModelSource) -> None:
                 f"model.{source.kind}",
                 f"{file} is damaged ({error}), it has {file.stat().st_size:,} bytes; fetch or save it again",
             ) from error
+
+
+def check_sizes(source: ModelSource, params: int) -> None:
+    """Refuse a folder whose weight files are too small for its configuration.
+
+    Loading it would allocate the weights that the files lack. Nothing is checked where no weight files are.
+
+    Args:
+        source: A resolved source.
+        params: Parameters of the model that the configuration describes.
+
+    Raises:
+        InputError: Names both numbers.
+    """
+    held = sum(file.stat().st_size for file in Path(source.location).glob(WEIGHT_FILES))
+    if held and params * LEAST_PARAM_BYTES > held:
+        raise InputError(
+            f"model.{source.kind}",
+            f"config.json describes {params:,} parameters, its weight files hold {held:,} bytes; "
+            "fetch or save the model again",
+        )
 
 
 def _check_gguf(location: Path, field: str) -> None:

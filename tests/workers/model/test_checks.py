@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.model.checks import check_headers, check_local
+from ranksieve.workers.model.checks import check_headers, check_local, check_sizes
 from ranksieve.workers.types.plan import ModelSource
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -129,3 +129,18 @@ def test_what_the_server_may_not_read_is_refused(folder: Path) -> None:
     (folder / "model.gguf").write_bytes(b"GGUF")
     (folder / "model.gguf").chmod(0)
     assert "may not read" in refused(folder / "model.gguf", kind="gguf")
+
+
+@pytest.mark.parametrize(("params", "refused"), [(2 * 168, False), (2 * 168 + 1, True), (2**40, True)])
+def test_a_configuration_may_not_describe_more_than_the_files_hold(
+    tmp_path: Path, params: int, refused: bool
+) -> None:
+    source = ModelSource(kind="path", location=str(tmp_path))
+    check_sizes(source, params)  # there are no files yet
+    (tmp_path / "model-1.safetensors").write_bytes(b"0" * 100)
+    (tmp_path / "model-2.safetensors").write_bytes(b"0" * 68)
+    if not refused:
+        check_sizes(source, params)
+        return
+    with pytest.raises(InputError, match=rf"model\.path: .*{params:,} parameters.* hold 168 bytes"):
+        check_sizes(source, params)
