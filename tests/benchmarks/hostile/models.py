@@ -42,8 +42,6 @@ def _huge_model(draw: Draw) -> Input:
     values = [value for value in HUGE if name != "head_dim" or value is not None]  # null is its default
     if name == "num_key_value_heads":
         values.remove(None)
-    if name == "intermediate_size":
-        values.remove(2**31)  # large, but a dry run may ask what it would take
     config = _config(draw) | {name: draw.rng.choice(values)}
     return _with_model(draw, {"config.json": json.dumps(config).encode()})
 

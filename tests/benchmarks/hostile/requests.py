@@ -22,7 +22,7 @@ ROUTES = (
 )  # fmt: skip
 HOOKS = (
     "http://127.0.0.1:1/", "https://127.0.0.1/", "https://[::1]/", "http://169.254.169.254/latest", "file:///etc/passwd",
-    "https://user:secret@example.com/", "gopher://127.0.0.1/", "https://localhost/", "//x", "",
+    "https://user:secret@example.com/", "gopher://127.0.0.1/", "https://localhost/", "https://0x7f000001/", "//x", "",
 )  # fmt: skip
 
 
