@@ -11,7 +11,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.data.encoding import encode
-from ranksieve.workers.machine.limited import step
+from ranksieve.workers.machine.child import step
 from ranksieve.workers.model.checks import check_sizes
 from ranksieve.workers.model.experts import expert_of
 from ranksieve.workers.model.filesize import Remainder, remainder

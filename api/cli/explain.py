@@ -41,7 +41,7 @@ def explain(
 
 
 def fields_of(schema: Schema) -> dict[str, Rows]:
-    """Return the rows of every field by its dotted path, parents before their children."""
+    """Return the rows of every field by its dotted path, parents first."""
     found: dict[str, Rows] = {}
     for path, row in _walk(schema, definitions_of(schema), ""):
         found.setdefault(path, []).append(row)

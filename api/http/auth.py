@@ -32,7 +32,7 @@ _UNKNOWN = "unknown API key: it is mistyped, expired or revoked"
 
 
 class Gate:
-    """ASGI middleware that lets in who has a valid key, before anything of a body is read.
+    """ASGI middleware that checks the key before anything of a body is read.
 
     Sets `request.state.principal`, and `request.state.caller`, the throttle's name of the caller.
     `request.state.is_still_good` tells long answers whether the key is still valid.

@@ -1,4 +1,4 @@
-"""HTTP protocol with limits: of connections, and of the time that a client may take.
+"""HTTP protocol with limits on connections and on the time of a request.
 
 What is malformed or too much is refused with a problem document. Who is too slow is cut off without one: nobody may be
 there to read it.
@@ -60,7 +60,7 @@ class Config(uvicorn.Config):
 
 
 class Protocol(H11Protocol):
-    """Uvicorn's protocol with limits, and problem documents in place of plain-text refusals.
+    """Uvicorn's protocol with limits, whose refusals are problem documents.
 
     The application never sees a refused connection or request.
     """
@@ -128,7 +128,10 @@ class Protocol(H11Protocol):
         return f"from {host}" if same > self.config.connections_of(host) else None
 
     def _set_timer(self) -> None:
-        """Start a timer for each part of a request that is awaited; bytes of that part do not extend it."""
+        """Start a timer for each awaited part of a request.
+
+        Bytes of that part do not extend it.
+        """
         state = self.conn.their_state
         awaited = state if state in (h11.IDLE, h11.SEND_BODY) else None
         if awaited is self._awaited:

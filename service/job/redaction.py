@@ -43,7 +43,9 @@ def redact_values(value: Any) -> Any:
 
 
 def hide_folders(value: Any, folders: Iterable[Path]) -> Any:
-    """Return plain JSON values in which paths below these folders are relative to them; keys stay.
+    """Return plain JSON values with paths relative to these folders.
+
+    Keys stay.
 
     A folder itself is called by its last name.
     """

@@ -1,4 +1,4 @@
-"""Scorer of candidates and of the dense model on whole splits, through the dispatcher.
+"""Scorer of candidates and of the dense model on whole splits.
 
 Long splits are cut into chunks, so that every actor has work. The cut is fixed, so results do not depend on the
 number of actors.

@@ -1,4 +1,4 @@
-"""Checks and estimates of new jobs, as functions that can run in a child with limits."""
+"""Checks and estimates of new jobs, which can run in a child with limits."""
 
 from typing import Any
 

@@ -9,7 +9,9 @@ LONGEST_TEXT = 100_000
 
 
 class FirstError(FailFast):
-    """Mark of a list whose first wrong item alone is told: a long list may have 100,000.
+    """Mark of a list whose errors end with the first wrong item.
+
+    A long list may have 100,000.
 
     Unlike pydantic's own mark it has a hash, which unions of annotated types need.
     """

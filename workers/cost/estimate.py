@@ -184,7 +184,9 @@ def _forward_seconds(model: ModelSize, job: JobSize, rates: Rates, load: Load) -
 
 
 def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
-    """Return what is read to gather Grams, once for each group of matrices, to propagate and to train.
+    """Return what is read to gather Grams, to propagate and to train.
+
+    Grams are gathered once for each group of matrices.
 
     Midway calibration gathers Grams on the way before. Propagation and training are done by one worker, on a processor
     propagation with the threads of one.

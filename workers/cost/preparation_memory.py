@@ -1,4 +1,4 @@
-"""Peak memory of preparation, and the bytes of the sums that it writes, by formula.
+"""Peak memory of preparation and bytes of the sums that it writes, by formula.
 
 The Grams that are gathered at once may all belong to one GPU's blocks.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data.choices import Question
 from ranksieve.workers.data.templates import cpu_s_of
-from ranksieve.workers.machine.limited import step
+from ranksieve.workers.machine.child import step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

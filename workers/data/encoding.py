@@ -18,7 +18,7 @@ from ranksieve.workers.data.choices import Question, check_tokens, labelled, opt
 from ranksieve.workers.data.coder import Coder, Ids
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
 from ranksieve.workers.data.templates import render
-from ranksieve.workers.machine.limited import step
+from ranksieve.workers.machine.child import step
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
 
 if TYPE_CHECKING:

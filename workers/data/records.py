@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.machine.limited import step
+from ranksieve.workers.machine.child import step
 from ranksieve.workers.types.plan import RecordSource
 
 Record = dict[str, Any]

@@ -23,7 +23,7 @@ from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.machine.limited import step
+from ranksieve.workers.machine.child import step
 
 MAX_CHARACTERS = 1_000_000
 """Largest length of the text of one record."""
@@ -57,7 +57,7 @@ def render(source: str, field: str, records: Sequence[Named]) -> list[str]:
 
 
 def cpu_s_of(records: int) -> float:
-    """Return the processor time that a template may take for so many records, in seconds."""
+    """Return the processor time that a template may take for all records, in seconds."""
     return CPU_S + records / RECORDS_PER_S
 
 

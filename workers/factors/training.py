@@ -41,9 +41,10 @@ VOCABULARY_WEIGHT = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """Length, examples (None: all), rate and sizes of training; no epochs, no training.
+    """Settings of training.
 
-    Sizes are drawn log-uniformly between two kept shares.
+    Without epochs, nothing is trained. `examples` of None are all. Sizes are drawn log-uniformly between two kept
+    shares.
     """
 
     epochs: int = 0

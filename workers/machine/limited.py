@@ -30,13 +30,12 @@ from pydantic import TypeAdapter
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, InputError
 from ranksieve.workers.machine import limits
+from ranksieve.workers.machine.child import CPU_S, begin, send, step
 from ranksieve.workers.machine.devices import lack_of_memory
 from ranksieve.workers.machine.faults import machine_fault
 
 R = TypeVar("R")
 
-CPU_S = 300
-"""Processor time that one step may take, in seconds."""
 WALL_S = 1800
 """Time that a child may take, in seconds; it may have to fetch a data set from the hub."""
 LEAST_BYTES, MOST_BYTES = 2**30, 4 * 2**30
@@ -53,9 +52,6 @@ _DAMAGE = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
 """Signals of a library that crashed, mostly for want of memory."""
 
 _context = get_context("forkserver")
-_answers: Connection | None = None
-"""Way to the parent; only in a child."""
-_most_cpu_s = CPU_S
 
 
 def start(function: Callable[..., Any]) -> None:
@@ -70,23 +66,6 @@ def start(function: Callable[..., Any]) -> None:
 def memory_bytes() -> int:
     """Return the memory that one child may take."""
     return max(LEAST_BYTES, min(limits.memory_bytes() // SHARE, MOST_BYTES))
-
-
-def step(field: str, what: str, cpu_s: float = CPU_S) -> None:
-    """Name what a child does next, for its parent's errors; elsewhere do nothing.
-
-    Args:
-        field: Field of the job file that the step depends on.
-        what: Words that "takes too much memory" may follow, e.g. `reading films.jsonl`.
-        cpu_s: Processor time that the step may take.
-    """
-    if _answers is None:
-        return
-    limit_s = min(cpu_s, _most_cpu_s)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    ends_s = int(used.ru_utime + used.ru_stime + limit_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (ends_s, resource.RLIM_INFINITY))
-    _send("step", field, what, limit_s)
 
 
 def run_limited(function: Callable[..., R], *args: Any, cancelled: threading.Event | None = None) -> R:
@@ -150,7 +129,10 @@ def run_limited(function: Callable[..., R], *args: Any, cancelled: threading.Eve
 
 
 def run_here(function: Callable[..., R], *args: Any, cancelled: threading.Event | None = None) -> R:
-    """Call a function in this process, without limits: for files of one's own, and for tests."""
+    """Call a function in this process, without limits.
+
+    It is for the user's own machine, and for tests.
+    """
     return function(*args)
 
 
@@ -196,8 +178,7 @@ def _call(
     args: tuple[Any, ...],
 ) -> None:
     """Answer with the result of a function, or its error; runs in the child."""
-    global _answers, _most_cpu_s
-    _answers, _most_cpu_s = answers, cpu_s
+    begin(answers, cpu_s)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a library that aborts may write pages
     os.nice(NICENESS)
@@ -209,29 +190,27 @@ def _call(
         try:
             step("model", "starting")
             result = _adapter(function).dump_json(function(*args))
-            _send("result")
+            send("result")
             answers.send_bytes(result)
         except MemoryError:
-            _send("memory")
+            send("memory")
         except InputError as error:
             if error.__cause__ is not None and lack_of_memory(error.__cause__):
-                _send("memory")
+                send("memory")
             else:
                 fault = machine_fault(error)
-                _send("input", error.field, error.message, fault and str(fault))
+                send("input", error.field, error.message, fault and str(fault))
         except InfrastructureError as error:
-            _send("machine", str(error))
+            send("machine", str(error))
         except Exception:  # a bug, for the parent's log
-            _send("bug", traceback.format_exc())
-
-
-def _send(*values: Any) -> None:
-    assert _answers is not None
-    _answers.send_bytes(json.dumps(values).encode())
+            send("bug", traceback.format_exc())
 
 
 def _data_bytes() -> int:
-    """Return the memory that counts for the limit already, most of it shared with the forking process."""
+    """Return the memory that counts for the limit at the start.
+
+    Most of it is shared with the forking process.
+    """
     with suppress(OSError):  # of Linux alone
         return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     return 0

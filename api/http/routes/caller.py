@@ -31,11 +31,17 @@ class Caller:
         return self.application.store.seen_by(self.principal.sees)
 
     def shown(self, value: Any) -> Any:
-        """Return plain JSON values as the caller may see them: the admin alone sees paths of the server."""
+        """Return plain JSON values as the caller may see them.
+
+        The admin alone sees paths of the server.
+        """
         return value if self.principal.sees is None else self.application.for_users(value)
 
     def shown_job(self, job: Job) -> Job:
-        """Return a job as the caller may see it; its spec has the paths that its owner gave."""
+        """Return a job as the caller may see it.
+
+        Its spec has the paths that its owner gave.
+        """
         error = job.error and replace(job.error, message=self.shown(job.error.message))
         return replace(job, error=error, result=self.shown(job.result))
 

@@ -140,6 +140,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels, priority or actors."""
+    submitter.jobs.job(job_id)  # one that the caller may not see is no more than missing
     _check_priority(submitter, changes.priority)
     job = submitter.application.controller.change(
         job_id,

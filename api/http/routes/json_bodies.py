@@ -1,4 +1,6 @@
-"""JSON bodies: bounded before they are parsed, parsed outside the event loop, without repeated keys.
+"""JSON bodies: bounded before they are parsed, and parsed off the event loop.
+
+Repeated keys are refused.
 
 A parser and a validator hold the interpreter for as long as they run, so nobody else is answered meanwhile. What they
 may cost is bounded by the number of keys and values, which is counted first and is cheap to count.
@@ -94,7 +96,10 @@ def _refuse_large(text: str) -> None:
 
 
 def _repeated(document: Any) -> Iterator[FieldPath]:
-    """Yield the paths of repeated keys, the outermost first; objects are tuples of pairs."""
+    """Yield the paths of repeated keys, outermost first.
+
+    Objects are tuples of pairs.
+    """
     waiting: deque[tuple[FieldPath, Any]] = deque([((), document)])
     while waiting:
         path, value = waiting.popleft()

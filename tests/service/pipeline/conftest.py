@@ -11,7 +11,7 @@ from tuning import front
 
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.store import Store
-from ranksieve.workers.cost import latency
+from ranksieve.workers.cost import latency_measurement
 from ranksieve.workers.export import verification
 
 Once = Callable[..., Finished]
@@ -93,7 +93,7 @@ def archive(once: Once, tiny_job: Document) -> Finished:
 @pytest.fixture
 def fast(tiny_job: Document, monkeypatch: pytest.MonkeyPatch) -> Document:
     """A job for a latency; FLOPs are the same in every round."""
-    monkeypatch.setattr(latency, "ROUNDS", 1)
+    monkeypatch.setattr(latency_measurement, "ROUNDS", 1)
     monkeypatch.setattr(verification, "LATENCY_ROUNDS", 1)
     tiny_job["objective"] = {"kind": "target_latency", "share": 0.7}
     return tiny_job

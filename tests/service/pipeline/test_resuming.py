@@ -173,8 +173,9 @@ def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
 def test_a_job_does_not_go_on_with_other_records_weights_or_matrices(
     jobs: Jobs, tiny_job: Document, tiny_root: Path, tmp_path: Path
 ) -> None:
-    mine = tmp_path / "data" / "mine"
+    mine = tmp_path / "mine"
     shutil.copytree(tiny_root, mine)
+    jobs.settings.roots.append(mine)
     tiny_job["model"]["path"] = str(mine / "model")
     tiny_job["task"]["data"]["source"]["path"] = str(mine / "films.jsonl")
     id = jobs.submit(tiny_job)
@@ -204,10 +205,12 @@ def test_a_job_does_not_go_on_with_other_records_weights_or_matrices(
 
 
 def test_a_search_that_has_begun_needs_the_files_of_its_seeds_no_more(
-    jobs: Jobs, short_job: Document, undisturbed: Finished
+    jobs: Jobs, short_job: Document, undisturbed: Finished, tmp_path: Path
 ) -> None:
     artifact = Path(undisturbed.result["artifact"])
-    seed = Path(shutil.copy(artifact / "ranksieve.json", jobs.settings.data_dir / "seed.json"))
+    jobs.settings.roots.append(tmp_path / "mine")
+    (tmp_path / "mine").mkdir()
+    seed = Path(shutil.copy(artifact / "ranksieve.json", tmp_path / "mine" / "seed.json"))
     short_job["policy"]["search"]["generations"] = 2
     short_job["search"] = {"seeds": [{"path": str(seed)}]}
     jobs.submit(short_job)

@@ -114,7 +114,7 @@ def test_any_colon_of_a_label_may_be_the_one_between_name_and_value(
 
 
 def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, make_spec: MakeSpec) -> None:
-    labels = {"nul": "\0", "\0": "nul", "team": "nlp"}
+    labels = {"quoted": "\"'%_\\", "\"'%_\\": "quoted", "team": "nlp"}
 
     job = store.submissions.create_job(make_spec(**labels))
 

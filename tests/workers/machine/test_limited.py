@@ -119,7 +119,8 @@ def grandchild() -> psutil.Process:
                 return found[0]
 
 
-def test_a_line_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
+def test_a_line_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited, "CPU_S", 60)
     file = tmp_path / "long.jsonl"
     with file.open("wb") as stream:
         stream.truncate(2**31)  # sparse, and without a newline
