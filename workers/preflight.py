@@ -74,14 +74,14 @@ def check(
     head = head_folder(local, models)
     config = load_config(head)
     empty = empty_model(config)
-    if model.kind == "path":  # some files of a hub's model may be missing yet
-        check_sizes(local, empty.num_parameters())
     matrices = find_matrices(empty, model.include, model.exclude)
     walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
     context = context_length(config)
     step("model", "reading the model's tokenizer")
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
+    if model.kind == "path":  # some files of a hub's model may be missing yet
+        check_sizes(local, empty.num_parameters())
     rest = remainder(empty, matrices, head_bias=head_bias and walked and encoded.kind == "choice")
     return Checked(
         model=local,
