@@ -73,7 +73,7 @@ def require_begun(settings: Settings) -> None:
 def local_settings(data_dir: Path | None, *roots: Path) -> Settings:
     """Return the settings of a command that works in this process.
 
-    Whoever runs it may read the data directory anyway, so that is a root, as is the current folder. The server inside
+    The user may read the data directory anyway, so it is a root, as is the current folder. The server inside
     the process is for this process only: on loopback, with a secret key.
     """
     ambient = settings_from(data_dir=data_dir)

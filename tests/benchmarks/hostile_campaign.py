@@ -80,7 +80,7 @@ ADMIN = "key-of-the-campaign"
 def drawn(
     rng: Random, target: Target, keys: Sequence[str], count: int, kinds: Sequence[str]
 ) -> Iterator[tuple[int, Input]]:
-    """So many inputs of some kinds, each with the number of the owner who sends it."""
+    """Yield `count` inputs of some kinds, each with the number of its owner."""
     turns = [(kind, KINDS[kind][1]) for kind in kinds for _ in range(KINDS[kind][0])]
     made: Counter[str] = Counter()
     for number in range(count):

@@ -25,7 +25,7 @@ from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.estimate import EstimateBody
 from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
 from ranksieve.service.job.changes import JobChanges
-from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.spec import LONGEST_LABEL, JobSpec
 
@@ -140,14 +140,13 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels, priority or actors."""
-    submitter.jobs.job(job_id)  # one that the caller may not see is no more than missing
-    _check_priority(submitter, changes.priority)
-    job = submitter.application.controller.change(
-        job_id,
-        changes,
-        submitter.principal.sees,
-        expect=lambda job: require_match(JobBody.of(submitter.shown_job(job)), if_match),
-    )
+
+    def expect(job: Job) -> None:
+        """Check what only the caller of a visible job may learn."""
+        _check_priority(submitter, changes.priority)
+        require_match(JobBody.of(submitter.shown_job(job)), if_match)
+
+    job = submitter.application.controller.change(job_id, changes, submitter.principal.sees, expect=expect)
     return tagged(JobBody.of(submitter.shown_job(job)), None)
 
 

@@ -23,7 +23,7 @@ ON_SQLITE = pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)
 
 
 def held(store: Store, job: Job) -> Job:
-    """A job, held by whoever runs it where its state says that somebody does."""
+    """A job in a state, held by a runner where the state implies one."""
     return store.claims.renew(job.id, epoch=job.epoch) if job.state.interruptible else job
 
 
