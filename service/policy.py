@@ -33,8 +33,17 @@ Other sizes gain nearly as much.
 PROPAGATED_AROUND = (0.8, 1.6)
 """Sizes that errors are propagated at, as multiples of the size that is wanted."""
 
-TRAINED, TRAINED_TO_BE_SMALL = (0.12, 0.6), (0.06, 0.4)
+TRAINED, TRAINED_TO_BE_SMALL = (0.12, 0.6), (0.05, 0.3)
 """Kept shares that training draws; the second if the smallest model within a drop is wanted."""
+
+LEAST_DEPTH, DEPTH_PER_SHARE = 0.4, 2.0
+"""Share of the blocks that stay in a tuned model: at least the first, and so many times the wanted share.
+
+Of movie reviews, the first 5, 8, 12 and 15 of 30 blocks, tuned, have 0.820, 0.820, 0.859 and 0.858 right.
+"""
+
+MIDWAY_SHARE_TUNED = 0.2
+"""Size that second moments are gathered midway to in a tuned model, if the job names no size."""
 
 FRONT: dict[str, Any] = {"smallest": 0.2, "largest": 0.8, "sizes": 13, "finalists": 5}
 """Sizes of a front, in even steps, and number of its points to confirm."""
@@ -51,9 +60,11 @@ class Policy:
         midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
             model.
         propagated_shares: Sizes of the models in which errors are propagated; None: by the objective.
-        train_epochs: Passes of training over the calibration records, for tasks with choices.
+        train_epochs: Passes over the calibration records to tune the dense model, and then to train its factors,
+            for tasks with choices.
         train_examples: Most calibration records of one pass.
-        train_rate: Highest learning rate of AdamW.
+        tune_rate: Highest learning rate of AdamW for the dense model.
+        train_rate: The same for its factors.
         refit: Share of the dense model's hidden states in the targets of refits; None: no refit.
         reweigh_rounds: Rounds of reweighing; None: by the number of calibration records.
         descent_rounds: Rounds of descent; None: by the objective.
@@ -69,6 +80,7 @@ class Policy:
     propagated_shares: tuple[float, ...] | None = None
     train_epochs: int = 0
     train_examples: int | None = 2048
+    tune_rate: float = 1e-3
     train_rate: float = 4e-4
     refit: float | None = None
     reweigh_rounds: int | None = None
@@ -150,8 +162,26 @@ def midway_share(spec: JobSpec) -> float | None:
     policy = policy_of(spec)
     if policy.method != "task":
         return None
-    share = policy.midway_share or _wanted_share(spec) or MIDWAY_SHARE
+    usual = MIDWAY_SHARE if tuned_depth(spec) is None else MIDWAY_SHARE_TUNED
+    share = policy.midway_share or _wanted_share(spec) or usual
     return share if share < 1 else None
+
+
+def tuned_depth(spec: JobSpec) -> float | None:
+    """Return the share of the blocks that stay in the tuned model.
+
+    None: the model stays as it is, because the job does not train, names matrices, or wants most of the blocks.
+    """
+    policy, search = policy_of(spec), spec.search
+    if not policy.train_epochs or policy.method != "task" or search.constraints or search.seeds:
+        return None
+    match spec.objective:
+        case MaxDrop():
+            return LEAST_DEPTH
+        case TargetParams(share=share) if DEPTH_PER_SHARE * share < 1:
+            return max(LEAST_DEPTH, DEPTH_PER_SHARE * share)
+        case _:
+            return None
 
 
 def trained_shares(spec: JobSpec) -> tuple[float, float]:

@@ -204,9 +204,12 @@ def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
         yield label, f"{dense[key]:,}", f"{best[key]:,}", kept
     kept = f"{best['file_bytes'] / dense['file_bytes']:.1%} kept"
     yield "file size, MB", f"{dense['file_bytes'] / 1e6:,.1f}", f"{best['file_bytes'] / 1e6:,.1f}", kept
+    reference = result.get("reference", dense)
     for split in _OF_EXPORTS if "export" in result else _SPLITS:
         if split in best["metric"]:
             yield f"{metric}, {split}", _metric(dense, split), _metric(best, split), _drop(best, split)
+            if _metric(reference, split) != _metric(dense, split):
+                yield "  dense with the same help", _metric(reference, split), "", ""
     before, after = dense["tokens_per_second"], best["tokens_per_second"]
     yield "tokens/s", f"{before:,.0f}", f"{after:,.0f}", f"{after / before:.2f}x"
     if latency := result.get("latency"):
@@ -250,15 +253,27 @@ def _facts(result: Result) -> Iterator[str]:
     where = " on the confirm split" if result["objective"]["kind"] in ("max_drop", "pareto") else ""
     verdict = "" if held is None else f"objective {'met' if held else 'NOT met'}{where}; "
     yield f"{verdict}drops in {drop_unit(result['metric_name'])}; in brackets 95 % intervals"
+    yield f"drops are from the dense model with the same help: {helped_by(result)}"
     if epochs:
         times = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
-        yield f"the sieved model's factors were trained for {times}, the dense model was not"
+        yield f"the sieved model's factors were trained for {times}"
     if left_out := result["best"].get("left_out_params"):
         yield f"{left_out:,} parameters that the search counted are left out: their sublayers have no output any more"
     if "export" in result:
         yield _measured_on(result["export"])
     if held is False:
         yield from (f"note: {note}" for note in result.get("notes", ()))
+
+
+def helped_by(result: Result) -> str:
+    """Return what the model that drops are measured against has had from the labels."""
+    reference = result["reference"]
+    if reference["tuned"]:
+        blocks, of = reference["blocks"]
+        return f"its first {blocks} of {of} blocks, tuned on the calibration split"
+    if reference["metric"] == result["dense"]["metric"]:
+        return "none helps it"
+    return "one number added to each answer"
 
 
 def _measured_on(export: Mapping[str, Any]) -> str:

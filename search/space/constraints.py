@@ -71,6 +71,7 @@ def constrained(
     rank_step: int,
     constraints: Sequence[Constraint],
     price: Price | None = None,
+    absent: Sequence[MatrixShape] = (),
 ) -> SearchSpace:
     """Return the search space that the constraints allow.
 
@@ -79,6 +80,7 @@ def constrained(
         rank_step: As for `SearchSpace`.
         constraints: Constraints in the order of the job file.
         price: As for `SearchSpace`.
+        absent: As for `SearchSpace`.
 
     Raises:
         InputError: A pattern matches nothing, a matrix cannot have its frozen rank, constraints contradict each
@@ -91,7 +93,8 @@ def constrained(
     allowed = [
         _allowed(shape, shape.grid(rank_step), rules) for shape, rules in zip(matrices, about, strict=True)
     ]
-    return SearchSpace(matrices, rank_step, allowed=allowed, ties=_ties(matrices, constraints), price=price)
+    ties = _ties(matrices, constraints)
+    return SearchSpace(matrices, rank_step, allowed=allowed, ties=ties, price=price, absent=absent)
 
 
 def _allowed(shape: MatrixShape, grid: tuple[int, ...], rules: Sequence[Constraint]) -> tuple[int, ...]:

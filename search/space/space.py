@@ -32,6 +32,7 @@ class SearchSpace:
         allowed: Allowed ranks per matrix; by default its grid. Allowed ranks off the grid are added.
         ties: Matrices that share a gene; each matrix is in at most one tie.
         price: Cost of ranks in the unit of the budget; parameters by default.
+        absent: Matrices that the whole model has and this one lacks. Shares are of the whole model.
 
     Raises:
         InputError: No matrices, a repeated name, a step below one, tied matrices without a common level, or
@@ -46,6 +47,7 @@ class SearchSpace:
         allowed: Sequence[Sequence[int]] | None = None,
         ties: Sequence[Tie] = (),
         price: Price | None = None,
+        absent: Sequence[MatrixShape] = (),
     ) -> None:
         if rank_step < 1:
             raise InputError("rank_step", f"must be at least 1, got {rank_step}")
@@ -65,8 +67,9 @@ class SearchSpace:
         self._settled = {
             i: rank for gene in settled for i, rank in zip(gene.members, gene.levels[0], strict=True)
         }
-        self.total_params = sum(shape.dense_params for shape in matrices)
-        self.total_cost = self._cost(range(len(matrices)), [DENSE] * len(matrices))
+        whole = (*self.matrices, *absent)
+        self.total_params = sum(shape.dense_params for shape in whole)
+        self.total_cost = sum(self._price(shape, DENSE) for shape in whole)
 
     def __len__(self) -> int:
         return len(self.genes)

@@ -25,6 +25,9 @@ class EventType(StrEnum):
     MODEL_LOADED = "model.loaded"
     """matrices, block_params, total_params, digest (of the weights), dtype, device, factors (name of their folder in
     the cache: a digest of what made them)"""
+    MODEL_TUNED = "model.tuned"
+    """blocks (that stay), all_blocks; used (whether the tuned model is used); dense and helped (split → metric of the
+    given model, as it is and with one number fitted to each answer)"""
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"
@@ -44,7 +47,8 @@ class EventType(StrEnum):
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""
     DENSE_SCORED = "dense.scored"
-    """split, metric, metric_name"""
+    """split, metric, metric_name; helped (metric with one number added to each answer, where that helps: the reference
+    of drops)"""
     GENERATION_COMPLETED = "generation.completed"
     """generation, target_share, kept_share, kl_nats, drop_points, metric, evaluations, tokens, accepted; loss_min,
     loss_avg, loss_max, loss_std (of the population)"""

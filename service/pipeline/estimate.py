@@ -27,6 +27,7 @@ from ranksieve.service.policy import (
     propagated_shares,
     propagates,
     reweigh_rounds,
+    tuned_depth,
 )
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
@@ -84,7 +85,7 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
     dtype = dtype_name(spec.model.dtype, spec.resources.device)
     job = _job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
-        job = replace(job, propagated=0)
+        job = replace(job, propagated=0, tuned_depth=None)
     return size_of(config, checked.model.include, checked.model.exclude), job
 
 
@@ -154,6 +155,7 @@ def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: boo
         propagated=models_of(propagated_shares(spec)),
         loads=loads,
         train_epochs=policy_of(spec).train_epochs,
+        tuned_depth=tuned_depth(spec),
         search_passes=sum(examples * count for examples, count in scorings(spec)) / spec.sizes["search"],
         finalists=finalists(spec),
         actors=resources.most_actors,

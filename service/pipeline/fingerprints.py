@@ -25,7 +25,7 @@ def data_of(task: EncodedTask) -> dict[str, str]:
 
 def model_of(prepared: Prepared) -> dict[str, str]:
     """Return the digest and the dtype of the model."""
-    return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
+    return {"digest": prepared.given.digest, "dtype": prepared.given.dtype}
 
 
 def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:
@@ -92,8 +92,8 @@ def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id:
     Genomes and ranks refer to them.
 
     Args:
-        directory: Folder of the job, which may hold the earlier matrices.
-        found: Present matrices. Another version of the program may divide the same model differently.
+        directory: Folder of the job, which may hold the earlier matrices; not those of blocks that were cut.
+        found: Present matrices of all blocks. Another version of the program may divide the same model differently.
         job_id: Id of the job.
 
     Raises:
@@ -105,7 +105,9 @@ def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id:
         NotFoundError
     ):  # the model was not loaded yet, or the job ran on a server with another data directory
         return
-    if known == list(found):
+    last = max(matrix.layer for matrix in known)
+    found = [matrix for matrix in found if matrix.layer <= last]
+    if known == found:
         return
     then, now = set(known), set(found)
     gone = [matrix.name for matrix in known if matrix not in now]

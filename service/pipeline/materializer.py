@@ -65,9 +65,9 @@ class Materializer:
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
-            factors = steps.factor(checked)
+            factors = steps.factor(checked, steps.tune(checked))
             require_same_model(export.known["model"], factors, export.job)
-            plan = steps.search_plan(checked, measured)
+            plan = steps.search_plan(checked, factors, measured)
             prepared = steps.prepare(checked, factors, plan)
         space = plan.space
         genome = space.validate(export.genome)

@@ -29,8 +29,10 @@ class Measures:
 
     def __init__(self, task: EncodedTask, kl_weight: float) -> None:
         self.task, self._kl_weight = task, kl_weight
-        self.dense: dict[str, Scores] = {}
+        self.plain: dict[str, Scores] = {}
         """Scores of the dense model, by split."""
+        self.dense: dict[str, Scores] = {}
+        """The same with one number added to each answer where that helps: the reference of drops, by split."""
 
     @property
     def metric_name(self) -> str:

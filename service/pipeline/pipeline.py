@@ -1,7 +1,7 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → factors → (latency) → prepared → genomes to start from → search ⇄ scoring → confirmation → test
-    → export → verified → result
+    spec → checked → (tuned) → factors → (latency) → prepared → genomes to start from → search ⇄ scoring → confirmation
+    → test → export → verified → result
 
 Every step returns what a later one needs. A job that is stopped anywhere and run again ends with the same result:
 factors are cached by content, rounds and generations are saved as they end, and the rest is repeated.
@@ -63,12 +63,12 @@ class Pipeline:
             require_same_matrices(log.directory, checked.matrices, job.id)
             announce_data(log, checked.task, promise_notes(spec))
             log.state(JobState.PREPARING)
-            factors = steps.factor(checked)
+            factors = steps.factor(checked, steps.tune(checked))
         measured = None
         if isinstance(spec.objective, TargetLatency):
             with clock.phase("latency"):
                 measured = steps.latency(spec.objective, checked, factors)
-        plan = steps.search_plan(checked, measured)
+        plan = steps.search_plan(checked, factors, measured)
         with clock.phase("prepare"):
             prepared = steps.prepare(checked, factors, plan)
             announce_model(log, prepared, spec.resources.device)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.policy import midway_share, policy_of, trained_shares
+from ranksieve.service.policy import midway_share, policy_of, trained_shares, tuned_depth
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
@@ -15,8 +15,9 @@ from ranksieve.workers.cluster.actor import ScorerPlan
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.export.verification import VerificationPlan
 from ranksieve.workers.export.writer import Exported, ExportPlan
-from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
 from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
 from ranksieve.workers.preflight import Checked
 from ranksieve.workers.types.plan import SPLITS, DataPlan, ModelSource, RecordSource, TaskPlan
@@ -160,12 +161,14 @@ def _record_source(source: DataSource, field: str, roots: Roots) -> RecordSource
     return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
 
 
-def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype: str) -> PreparationPlan:
+def preparation_plan(
+    spec: JobSpec, checked: Checked, settings: Settings, dtype: str, tuned: Tuned | None = None
+) -> PreparationPlan:
     """Plan the calibration and factoring of a checked job in a working dtype.
 
-    The plan has no propagation of errors.
+    The plan has no propagation of errors. `tuned`: the model to work on, if it was tuned.
     """
-    resources = spec.resources
+    resources, depth = spec.resources, tuned_depth(spec)
     return PreparationPlan(
         model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
         task=checked.task,
@@ -180,6 +183,13 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype:
             kl_weight=policy_of(spec).kl_weight,
             rank_step=policy_of(spec).rank_step,
         ),
+        tuning=Tuning(
+            epochs=policy_of(spec).train_epochs if depth is not None and checked.by_block else 0,
+            examples=policy_of(spec).train_examples,
+            learning_rate=policy_of(spec).tune_rate,
+            depth=depth or 1.0,
+        ),
+        tuned=tuned,
         seed=spec.seed,
         batch_tokens=resources.batch_tokens,
         threads=resources.threads_per_actor,
@@ -238,7 +248,7 @@ def verification_plan(
     resources = spec.resources
     return VerificationPlan(
         exported=exported.folder,
-        dense=prepared.model.folder,
+        dense=prepared.given.folder,
         split=split,
         examples=examples,
         batch_tokens=resources.batch_tokens,

@@ -9,7 +9,7 @@ from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.objectives import TargetBytes, TargetLatency
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.statistics.intervals import DropInterval
+from ranksieve.search.statistics.intervals import DropInterval, mean_interval, paired_drop
 from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline import latency
@@ -76,17 +76,18 @@ def summary(
         "tokens": evolution.tokens,
         "data": data_of(checked.task),
         "model": model_of(prepared),
+        "reference": _reference(scorer, prepared),
         "dense": {
-            "metric": {name: scorer.metric(scores) for name, scores in scorer.dense.items()},
-            "interval": {"test": scorer.interval(scorer.dense["test"])},
-            "block_params": prepared.block_params,
-            "total_params": prepared.total_params,
+            **_dense(scorer, prepared),
+            "block_params": prepared.dense_block_params,
+            "total_params": prepared.dense_total_params,
         },
         "best": {
             "metric": best_metric,
             "interval": {"test": scorer.interval(winner.test)},
             "kl_nats": kl_nats,
             "drop_points": {"confirm": _points(winner.confirm_drop), "test": _points(winner.test_drop)},
+            **_drop_from_dense(winner, prepared),
             **_counts(winner.candidate.genome, space, prepared),
         },
         "finalists": [_finalist(one, space, scorer) for one in winner.confirmed],
@@ -112,7 +113,11 @@ def export_summary(
         whole["confirm"] = confirmed.get("examples", sizes["confirm"]) == sizes["confirm"]
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = confirmed["drop_points"]
-    dense = export.known["dense"]
+    dense, reference = export.known["dense"], export.known["reference"]
+
+    def shared(metrics: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if name in metric and whole[name]}
+
     return {
         **export.known,
         "objective": spec.objective.model_dump(mode="json"),
@@ -128,12 +133,11 @@ def export_summary(
         "promise_held": None,
         "refit": refit is not None,
         **_choice(export.genome, space),
+        "reference": {**reference, "metric": shared(reference["metric"]), "interval": {}},
         "dense": {
-            "metric": {
-                name: value for name, value in dense["metric"].items() if name in metric and whole[name]
-            },
-            "block_params": prepared.block_params,
-            "total_params": prepared.total_params,
+            "metric": shared(dense["metric"]),
+            "block_params": prepared.dense_block_params,
+            "total_params": prepared.dense_total_params,
         },
         "best": {
             "metric": metric,
@@ -149,6 +153,31 @@ def _wanted(plan: SearchPlan) -> int | None:
     return plan.objective.nanoseconds if isinstance(plan.objective, TargetLatency) else None
 
 
+def _reference(scorer: TaskScorer, prepared: Prepared) -> dict[str, Any]:
+    """Return the model that drops are measured against: the dense one, with the help that candidates had."""
+    tuned = prepared.tuned
+    return {
+        "metric": {name: scorer.metric(scores) for name, scores in scorer.dense.items()},
+        "interval": {"test": scorer.interval(scorer.dense["test"])},
+        "tuned": tuned is not None and tuned.model != tuned.given,
+        "blocks": None if tuned is None else [tuned.blocks, tuned.all_blocks],
+    }
+
+
+def _dense(scorer: TaskScorer, prepared: Prepared) -> dict[str, Any]:
+    """Return the metrics of the dense model as it was given, and with one number fitted to each answer."""
+    if (tuned := prepared.tuned) is None:
+        return {
+            "metric": {name: scorer.metric(scores) for name, scores in scorer.plain.items()},
+            "interval": {"test": scorer.interval(scorer.plain["test"])},
+        }
+    return {
+        "metric": {split: float(quality_E.mean()) for split, quality_E in tuned.quality.items()},
+        "interval": {"test": list(mean_interval(tuned.quality["test"]))},
+        "helped": {split: float(quality_E.mean()) for split, quality_E in tuned.helped.items()},
+    }
+
+
 def _choice(genome: Genome, space: SearchSpace) -> dict[str, Any]:
     """Return the genome of a model, and the rank of every matrix by name."""
     names = [matrix.name for matrix in space.matrices]
@@ -160,11 +189,11 @@ def _counts(genome: Genome, space: SearchSpace, prepared: Prepared) -> dict[str,
 
     Some matrices of the blocks are not searched over and stay as they are.
     """
-    block_params = space.params(genome) + prepared.block_params - space.total_params
+    block_params, total_params = prepared.params_with(space.params(genome))
     return {
         "block_params": block_params,
-        "kept_block_params": block_params / prepared.block_params,
-        "total_params": prepared.total_params - prepared.block_params + block_params,
+        "kept_block_params": block_params / prepared.dense_block_params,
+        "total_params": total_params,
     }
 
 
@@ -230,13 +259,13 @@ def result(
         raise ScoringError(f"the export has {exported.total_params} parameters, expected {expected}")
     dense = {
         **summary["dense"],
-        "file_bytes": weight_bytes(prepared.model.folder),
+        "file_bytes": weight_bytes(prepared.given.folder),
         "tokens_per_second": verified.dense_tokens_per_second,
     }
     best = {
         **summary["best"],
         "block_params": exported.block_params,
-        "kept_block_params": exported.block_params / prepared.block_params,
+        "kept_block_params": exported.block_params / prepared.dense_block_params,
         "total_params": exported.total_params,
         "left_out_params": sum(exported.dead.values()),
         "file_bytes": exported.file_bytes,
@@ -272,6 +301,16 @@ def require_reproduced(expected: Scores, scores: Scores) -> None:
             f"split's right answers differs by {difference:.3f} nats per token on average, at most "
             f"{REPRODUCED_WITHIN_NATS} expected; the export is broken, please report this"
         )
+
+
+def _drop_from_dense(winner: Winner, prepared: Prepared) -> dict[str, Any]:
+    """Return the drop on the test split from the model as it was given, if that is not the reference."""
+    if prepared.tuned is None:
+        return {}
+    assert winner.test is not None
+    dense_E, best_E = prepared.tuned.quality["test"], winner.test.quality
+    drop = paired_drop(dense_E, best_E, confidence=winner.confidence, seed=winner.seed)
+    return {"drop_from_dense_points": {"test": _points(drop)}}
 
 
 def _points(drop: DropInterval) -> list[float]:

@@ -6,9 +6,11 @@ number of actors.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import DENSE
@@ -16,10 +18,12 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline.measures import Measures
 from ranksieve.service.run.joblog import JobLog
+from ranksieve.workers.scoring.offsets import fitted_offsets, right_with
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
+    Floats,
     LossSlopes,
     RefitRequest,
     Request,
@@ -105,6 +109,7 @@ class TaskScorer(Measures):
         super().__init__(task, kl_weight)
         self.runner, self.space = runner, space
         self._beliefs: dict[str, Beliefs] = {}
+        self._offset_C: Floats | None = None
 
     def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
         """Score the dense model on a split, as the reference for candidates.
@@ -119,10 +124,26 @@ class TaskScorer(Measures):
         if len(good) != len(parts):
             reasons = [part.reason for part in parts if isinstance(part, Failure)]
             raise ScoringError(f"the dense model cannot be scored on {split}: {reasons[0]}")
-        self.dense[split] = join_scores([scores for scores, _ in good])
+        self.plain[split] = join_scores([scores for scores, _ in good])
         self._beliefs[split] = join_beliefs([beliefs for _, beliefs in good])
+        self.dense[split] = self._helped(split)
         self.runner.set_beliefs(dict(self._beliefs))
-        return self.dense[split]
+        return self.plain[split]
+
+    def _helped(self, split: str) -> Scores:
+        """Return the dense model's scores with offsets of the answers, if those help on the search split."""
+        scores, logp_EC = self.plain[split], self._beliefs[split].logp_AK
+        if self.task.kind != "choice":
+            return scores
+        labels_E = np.array([example.label for example in self.task.splits[split]])
+        if split == "search":
+            offset_C = fitted_offsets(logp_EC, labels_E)
+            helps = right_with(offset_C, logp_EC, labels_E).mean() > scores.quality.mean()
+            self._offset_C = offset_C if helps else None
+        if self._offset_C is None:
+            return scores
+        right_E = right_with(self._offset_C, logp_EC, labels_E)
+        return replace(scores, quality=right_E, exact=right_E)
 
     def refit(
         self, candidates: Sequence[Candidate], dense_share: float, report: Report
@@ -235,6 +256,7 @@ def announce_dense(scorer: TaskScorer, splits: Iterable[str], log: JobLog) -> No
             EventType.DENSE_SCORED,
             split=split,
             metric=scorer.metric(scores),
+            helped=scorer.metric(scorer.dense[split]),
             metric_name=scorer.metric_name,
         )
 

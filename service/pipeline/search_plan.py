@@ -96,6 +96,7 @@ def search_plan(
     dtype: str,
     roots: Roots,
     latency: Latency | None = None,
+    absent: Sequence[MatrixShape] = (),
 ) -> SearchPlan:
     """Return the plan of a job's search.
 
@@ -106,12 +107,13 @@ def search_plan(
         dtype: Working dtype, in which bytes are counted.
         roots: Folders that seeds may be read from.
         latency: Latency table, for an objective of that kind.
+        absent: Matrices of blocks that were cut.
 
     Raises:
         InputError: Constraints, objective or seeds cannot be met; names the field.
     """
     table = None if latency is None else latency.table
-    space = _space(spec, matrices, _price(spec, dtype, table))
+    space = _space(spec, matrices, _price(spec, dtype, table), absent)
     objective = _objective(spec, space, remainder, dtype, table)
     settings = policy_of(spec).search
     schedule_for(objective, space, patience=settings.patience)  # refuses what is out of reach
@@ -131,9 +133,14 @@ def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | N
     return None if latency is None else latency.price
 
 
-def _space(spec: JobSpec, matrices: Sequence[MatrixShape], price: Price | None) -> SearchSpace:
+def _space(
+    spec: JobSpec,
+    matrices: Sequence[MatrixShape],
+    price: Price | None,
+    absent: Sequence[MatrixShape] = (),
+) -> SearchSpace:
     constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
-    return constrained(matrices, policy_of(spec).rank_step, constraints, price)
+    return constrained(matrices, policy_of(spec).rank_step, constraints, price, absent)
 
 
 def _constraint(one: ConstraintSpec, index: int) -> Constraint:

@@ -27,11 +27,12 @@ from ranksieve.workers.cost.speed import dtype_name
 from ranksieve.workers.export.verification import Verified, verify
 from ranksieve.workers.export.writer import Exported, export
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
-from ranksieve.workers.factors.prepared import Prepared
+from ranksieve.workers.factors.prepared import Prepared, Tuned
 from ranksieve.workers.model import hub
 from ranksieve.workers.model.fetching import fetch
 from ranksieve.workers.model.sources import Weights
 from ranksieve.workers.preflight import Checked, check
+from ranksieve.workers.scoring.tuned import tuned
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import metric_of
@@ -161,9 +162,30 @@ class JobSteps:
         assert isinstance(checked, Checked)
         return checked
 
-    def factor(self, checked: Checked) -> Prepared:
-        """Make the model on disk and its closed-form factors, or load them from the cache."""
+    def tune(self, checked: Checked) -> Tuned | None:
+        """Cut and tune the model, if the job does that, or load the outcome from the cache."""
         plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype)
+        if not plan.tuning.epochs:
+            return None
+        made = self._run(tuned, replace(plan, threads=self._spec.resources.threads))
+        assert isinstance(made, Tuned)
+        self._log.event(
+            EventType.MODEL_TUNED,
+            blocks=made.blocks,
+            all_blocks=made.all_blocks,
+            used=made.model != made.given,
+            dense={
+                split: float(quality.mean()) for split, quality in made.quality.items() if split != "test"
+            },
+            helped={
+                split: float(quality.mean()) for split, quality in made.helped.items() if split != "test"
+            },
+        )
+        return made
+
+    def factor(self, checked: Checked, made: Tuned | None) -> Prepared:
+        """Make the closed-form factors of the model, or load them from the cache."""
+        plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype, made)
         factors = self._run(closed_form, plan, workers=self._spec.resources.most_actors)
         assert isinstance(factors, Prepared)
         return factors
@@ -177,15 +199,18 @@ class JobSteps:
         latency.keep(self._log, measured)
         return measured
 
-    def search_plan(self, checked: Checked, measured: Latency | None) -> SearchPlan:
+    def search_plan(self, checked: Checked, factors: Prepared, measured: Latency | None) -> SearchPlan:
         """Plan the search of a checked job."""
         roots = plans.allowed_roots(self._settings)
-        return search_plan(self._spec, checked.matrices, checked.remainder, self._dtype, roots, measured)
+        absent = factors.tuned.absent if factors.tuned else ()
+        return search_plan(
+            self._spec, factors.matrices, checked.remainder, self._dtype, roots, measured, absent
+        )
 
     def prepare(self, checked: Checked, factors: Prepared, search: SearchPlan) -> Prepared:
         """Propagate errors around the target size of the search, then train the factors."""
         spec, prepared = self._spec, factors
-        plan = plans.preparation_plan(spec, checked, self._settings, self._dtype)
+        plan = plans.preparation_plan(spec, checked, self._settings, self._dtype, factors.tuned)
         if checked.by_block:
             plan = replace(plan, propagated_shares=propagated_shares(spec, search.share(factors.energies)))
         if plan.propagated_shares:

@@ -50,7 +50,10 @@ Points = Annotated[
 
 
 class MaxDrop(Strict):
-    """The smallest model whose metric stays within `points` of the dense model's."""
+    """The smallest model whose metric stays within `points` of the dense model's.
+
+    The dense model has the help that candidates have: it is tuned where they are, or each answer gets a fitted number.
+    """
 
     kind: Literal["max_drop"] = "max_drop"
     points: Points = 2.0

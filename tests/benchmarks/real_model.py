@@ -264,7 +264,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     if spec is None:
         assets = fetch(settings.cache_dir)
         spec = demo_spec(assets.gguf, assets.reviews, seed=variant.get("seed", 0), effort="normal")
-    spec = _changed(spec, **variant)
+    spec = _changed(spec, variant)
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
@@ -275,7 +275,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     return replace(plan, propagated_shares=propagated_shares(spec)), spec
 
 
-def _changed(spec: JobSpec, **variant: Unpack[Variant]) -> JobSpec:
+def _changed(spec: JobSpec, variant: Variant) -> JobSpec:
     """The job that is asked for; its constants are in force from now on."""
     document = spec.canonical()
     document |= {

@@ -53,6 +53,7 @@ def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
     """
     return {
         "model": _loading(model, job),
+        "tuning": _tuning(model, job),
         "calibration": _calibrating(model, job),
         "propagation": _propagating(model, job),
         "refinement": _training(model, job),
@@ -119,6 +120,22 @@ def _propagating(model: ModelSize, job: JobSize) -> Footprint:
     batch = batch_bytes(model, job, load, ITEM_BYTES[job.dtype])
     kept = on_fullest(weights + factors * (2 if job.device == "cpu" else 1), model, job)
     return placed(job, weights, read, kept + states + regression, batch)
+
+
+def _tuning(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the footprint of tuning the first blocks by one worker.
+
+    It holds the float32 model with gradients and moments, and a batch. The answers of the given model come first.
+
+    Args:
+        model: The model as it is after the cut.
+        job: The job.
+    """
+    if job.tuned_depth is None:
+        return Footprint(host_bytes=0)
+    numbers = TRAINED_BYTES * model.block_params + 4 * (model.total_params - model.block_params)
+    batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", 4)
+    return placed(job, weight_bytes(model, job), 0, on_fullest(numbers, model, job), batch)
 
 
 def _training(model: ModelSize, job: JobSize) -> Footprint:

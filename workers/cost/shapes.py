@@ -13,6 +13,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.passes import passes, shard_count
+from ranksieve.workers.factors.tuning import blocks_of
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
 from ranksieve.workers.model.experts import expert_of
@@ -62,6 +63,19 @@ class ModelSize:
         They see all tokens.
         """
         return [matrix for matrix in self.matrices if matrix.name not in self.reach]
+
+    def first_blocks(self, depth: float) -> "ModelSize":
+        """Return the model with a share of its blocks, as `workers.factors.tuning.cut` leaves it."""
+        kept = blocks_of(self.layers, depth)
+        block_params = self.block_params * kept // self.layers
+        return replace(
+            self,
+            matrices=tuple(matrix for matrix in self.matrices if matrix.layer < kept),
+            total_params=self.total_params - self.block_params + block_params,
+            block_params=block_params,
+            idle_params=self.idle_params * kept // self.layers,
+            layers=kept,
+        )
 
     def seen(self, matrix: MatrixShape) -> float:
         """Return the share of all tokens that a matrix sees."""
@@ -115,7 +129,7 @@ class JobSize:
     processor, whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one
     device. `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor.
     `midway_share`: as in `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are
-    propagated.
+    propagated. `tuned_depth`: share of the blocks that are tuned and stay; None: the model stays as it is.
     """
 
     dtype: str
@@ -127,6 +141,7 @@ class JobSize:
     propagated: int
     loads: Mapping[str, Load]
     train_epochs: int
+    tuned_depth: float | None = None
     search_passes: float
     finalists: int
     actors: int

@@ -16,7 +16,6 @@ import transformers
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
-from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.calibration import Calibrator
@@ -63,17 +62,20 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     torch.set_num_threads(min(plan.threads, processors()))
     torch.manual_seed(plan.seed)
     device = pick_device(plan.device)
-    yield Progress(phase="model", done=0, total=1)
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
-    model = prepare_model(resolve(plan.model), device, cache)
-    yield Progress(phase="model", done=1, total=1)
+    if plan.tuned is not None:
+        model = plan.tuned.model
+    else:
+        yield Progress(phase="model", done=0, total=1)
+        model = prepare_model(resolve(plan.model), device, cache)
+        yield Progress(phase="model", done=1, total=1)
     if plan.midway_share is None:
         return (yield from _made(plan, model, device, cache, key_of(plan, model)))
     examples = len(_gathered(plan))
     few = replace(plan, gram_examples=examples_of_the_way(examples))
     key = content_key("way", key_of(few, model))
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
-    space = SearchSpace(dense.matrices, plan.refinement.rank_step)
+    space = dense.space(plan.refinement.rank_step)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     return (yield from gathered_midway(plan, dense, ranks))
 
@@ -126,7 +128,7 @@ def _made(
     while not _is_whole(cache, key):
         for step in _build(plan, model, device, cache, key, towards, precision):
             yield step if towards is None else replace(step, phase=GATHERING[step.phase])
-    return read(model, cache.path(key))
+    return read(model, cache.path(key), plan.tuned)
 
 
 def _build(

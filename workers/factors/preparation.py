@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.space.prices import Energies
-from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.closed_form import factors_in_closed_form
@@ -120,7 +119,9 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
         return replace(made, propagation=Propagation(reason=str(error)))
     saved = json.loads((folder / PROPAGATION).read_text())
     propagation = Propagation(**{**saved, "shares": tuple(saved["shares"])})
-    return replace(read(made.model, folder) if propagation.kept else made, propagation=propagation)
+    return replace(
+        read(made.model, folder, plan.tuned) if propagation.kept else made, propagation=propagation
+    )
 
 
 def _after(
@@ -142,7 +143,7 @@ def _propagate(
     """Renew the factors for inputs in smaller models; write them if they help."""
     sizes, before = plan.propagated_shares, prepared.energies
     switchable = _switchable(prepared, device, _propagation_bytes(prepared, models_of(sizes)))
-    space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
+    space = prepared.space(plan.refinement.rank_step)
     examples, judges = split_for_propagation(plan.task.splits["calibration"])
 
     def ranks_of(energies: Energies, share: float) -> tuple[int, ...]:
@@ -204,7 +205,7 @@ def _refine(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
     """Train the factors and write them; their energies stay those of the prices."""
-    space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
+    space = prepared.space(plan.refinement.rank_step)
     trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices)
     switchable = _switchable(prepared, device, trained_bytes, compute_dtype(prepared.model))
     examples = plan.task.splits["calibration"][: plan.refinement.examples]

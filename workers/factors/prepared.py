@@ -8,7 +8,7 @@ answer_bias.safetensors      bias of the output head, if any; see `workers.facto
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.space import SearchSpace
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.propagation import PropagatedShares
 from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.loading import PreparedModel
 from ranksieve.workers.model.matrices import linear_params
 from ranksieve.workers.model.switchable import SwitchableModel, switchable_module
@@ -43,7 +45,7 @@ class PreparationPlan:
     factors, the shares of the models in which errors are propagated, or the drop of a `choice` metric that they may
     have, see `factors.propagation`; empty for no propagation. `threads`: threads of one worker. `gram_bytes`: memory
     of one worker for Grams, see `workers.factors.passes.passes`. `workers`: number of workers that run
-    `closed_form` at once.
+    `closed_form` at once. `tuned`: the model to work on instead of `model`, if it was tuned.
     """
 
     model: ModelSource
@@ -53,6 +55,8 @@ class PreparationPlan:
     midway_share: float | None = None
     propagated_shares: PropagatedShares = ()
     refinement: Refinement = field(default_factory=Refinement)
+    tuning: Tuning = field(default_factory=Tuning)
+    tuned: "Tuned | None" = None
     seed: int
     batch_tokens: int
     threads: int
@@ -96,12 +100,32 @@ class Propagation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """Model with fewer blocks, tuned on the task, and the dense model that was given.
+
+    `model`: the one to work on. `blocks`: its blocks, of `all_blocks`. `absent`: matrices of the others. `block_params`
+    and `total_params`: those of the given model, see `Prepared`. `quality`: score of the given model on each record, by
+    split. `helped`: the same with one number added to each answer, fitted to the search split's right answers.
+    """
+
+    model: PreparedModel
+    given: PreparedModel
+    blocks: int
+    all_blocks: int
+    absent: tuple[MatrixShape, ...]
+    block_params: int
+    total_params: int
+    quality: Mapping[str, NDArray[np.float64]]
+    helped: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """Prepared model and its factors, as paths and numbers.
 
     `energies[i]` belongs to `matrices[i]`, see `factors.decomposition.Factors`. Parameter counts: `total_params`
     counts tied weights once; `block_params` are all weight matrices inside the blocks, biases not counted.
-    `propagation`: its outcome, if it was requested.
+    `propagation`: its outcome, if it was requested. `tuned`: how the model was made, if it was tuned.
     """
 
     model: PreparedModel
@@ -111,6 +135,36 @@ class Prepared:
     total_params: int
     block_params: int
     propagation: Propagation | None = None
+    tuned: Tuned | None = None
+
+    @property
+    def given(self) -> PreparedModel:
+        """The dense model that the job names."""
+        return self.tuned.given if self.tuned else self.model
+
+    @property
+    def dense_block_params(self) -> int:
+        """`block_params` of the dense model that the job names."""
+        return self.tuned.block_params if self.tuned else self.block_params
+
+    @property
+    def dense_total_params(self) -> int:
+        """`total_params` of the dense model that the job names."""
+        return self.tuned.total_params if self.tuned else self.total_params
+
+    def space(self, rank_step: int) -> SearchSpace:
+        """Return the search space without constraints."""
+        absent = self.tuned.absent if self.tuned else ()
+        return SearchSpace(self.matrices, rank_step, absent=absent)
+
+    def params_with(self, searched: int) -> tuple[int, int]:
+        """Return `block_params` and `total_params` of a candidate.
+
+        Args:
+            searched: Parameters that it keeps of `matrices`.
+        """
+        block_params = self.block_params - sum(matrix.dense_params for matrix in self.matrices) + searched
+        return block_params, self.total_params - self.block_params + block_params
 
 
 def with_factors(model: PreTrainedModel, matrices: Sequence[MatrixShape], folder: Path) -> SwitchableModel:
@@ -146,7 +200,7 @@ def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return factors
 
 
-def read(model: PreparedModel, folder: Path) -> Prepared:
+def read(model: PreparedModel, folder: Path, tuned: Tuned | None) -> Prepared:
     """Read a folder of factors."""
     facts = json.loads((folder / FACTS).read_text())
     matrices = tuple(MatrixShape(**matrix) for matrix in facts["matrices"])
@@ -161,6 +215,7 @@ def read(model: PreparedModel, folder: Path) -> Prepared:
         energies=tuple(energies[matrix.name] for matrix in matrices),
         total_params=facts["total_params"],
         block_params=facts["block_params"],
+        tuned=tuned,
     )
 
 

@@ -241,7 +241,7 @@ def test_a_job_that_has_ended_says_no_more_of_what_was_asked_of_it(done):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "said"), [(0, None), (1, "for 1 epoch, the dense"), (2, "for 2 epochs, the dense")]
+    ("epochs", "said"), [(0, None), (1, "trained for 1 epoch"), (2, "trained for 2 epochs")]
 )
 def test_that_the_factors_were_trained_is_said_where_they_were(result, epochs, said):
     result["train_epochs"] = epochs
@@ -250,6 +250,24 @@ def test_that_the_factors_were_trained_is_said_where_they_were(result, epochs, s
 
     assert ("were trained" in shown) == (said is not None)
     assert said is None or said in shown
+
+
+@pytest.mark.parametrize(
+    ("tuned", "test", "said"),
+    [
+        (True, 0.8, "its first 12 of 30 blocks, tuned on the calibration split"),
+        (False, 0.8, "one number added to each answer"),
+        (False, 0.788, "none helps it"),
+    ],
+)
+def test_the_model_that_drops_are_measured_from_is_named_with_its_metric(result, tuned, test, said):
+    result["reference"] |= {"tuned": tuned, "blocks": [12, 30] if tuned else None}
+    result["reference"]["metric"] = {**result["dense"]["metric"], "test": test}
+
+    lines = text(result_table(result))
+
+    assert said in " ".join(lines)
+    assert any("same help" in line and "0.800" in line for line in lines) == (test == 0.8)
 
 
 def test_an_export_that_was_confirmed_is_not_called_flattered(result):

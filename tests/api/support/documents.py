@@ -53,6 +53,12 @@ RESULT: dict[str, Any] = {
     "seconds": {"search": 1.5},
     "confidence": 0.8,
     "promise_held": True,
+    "reference": {
+        "metric": {"search": 0.79, "confirm": 0.785, "test": 0.788},
+        "interval": {"test": [0.762, 0.812]},
+        "tuned": False,
+        "blocks": None,
+    },
     "dense": {
         "metric": {"search": 0.79, "confirm": 0.785, "test": 0.788},
         "interval": {"test": [0.762, 0.812]},

@@ -1,5 +1,6 @@
 """Whole jobs, all real but Ray: what a job does, tells and refuses."""
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -154,6 +155,40 @@ def test_trained_factors_are_searched_exported_and_named_as_such(
     card = (Path(result["artifact"]) / "README.md").read_text()
     assert "trained for 8 epochs" in card
     assert "trained for" not in (Path(untrained["artifact"]) / "README.md").read_text()
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+
+
+def test_a_tuned_model_is_cut_and_is_what_drops_are_measured_from(
+    jobs: Jobs, tiny_job: Document, tiny_root: Path, undisturbed: Finished
+) -> None:
+    labels = ["good" if i % 2 else "bad" for i in range(200)]
+    records = [{"text": f"{label} film {i}", "label": label} for i, label in enumerate(labels)]
+    (tiny_root / "clear.jsonl").write_text("\n".join(map(json.dumps, records)))
+    tiny_job["task"]["data"] |= {
+        "source": {"path": "clear.jsonl"},
+        "sizes": tiny_job["task"]["data"]["sizes"] | {"calibration": 64},
+    }
+    tiny_job["policy"]["search"]["generations"] = 1
+    tiny_job["policy"] |= {"train_epochs": 10, "tune_rate": 2e-4, "train_rate": 1e-3}
+    tiny_job["objective"] = {"kind": "target_params", "share": 0.25}  # of two blocks, one stays
+    id = jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster())
+    (event,) = jobs.events(id, "model.tuned")
+    assert (event["blocks"], event["all_blocks"], event["used"]) == (1, 2, True)
+    reference, dense, best = result["reference"], result["dense"], result["best"]
+    assert (reference["tuned"], reference["blocks"]) == (True, [1, 2])
+    assert reference["metric"]["search"] >= max(dense["metric"]["search"], dense["helped"]["search"])
+    assert dense["block_params"] == undisturbed.result["dense"]["block_params"] == BLOCK_PARAMS
+    assert dense["file_bytes"] == undisturbed.result["dense"]["file_bytes"]
+    drop, _, _ = best["drop_points"]["test"]
+    assert drop == pytest.approx(100 * (reference["metric"]["test"] - best["metric"]["test"]))
+    drop, _, _ = best["drop_from_dense_points"]["test"]
+    assert drop == pytest.approx(100 * (dense["metric"]["test"] - best["metric"]["test"]))
+    assert best["kept_block_params"] <= 0.25
+    assert all(".layers.0." in name for name in result["ranks"])
+    config = json.loads((Path(result["artifact"]) / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
     (verified,) = jobs.events(id, "artifact.verified")
     assert verified["metric"] == pytest.approx(verified["expected"])
 

@@ -39,7 +39,8 @@ def finished(
 ) -> dict[str, Any]:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "tokenizer.json").write_bytes(b"not a weight")
-    prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path), block_params=80, matrices=())
+    given = SimpleNamespace(folder=tmp_path)
+    prepared: Any = SimpleNamespace(given=given, dense_block_params=80, matrices=())
     verified: Any = SimpleNamespace(dense_tokens_per_second=10.0, tokens_per_second=25.0, spent=None)
     exported = Exported(
         folder=tmp_path / "model",

@@ -1,0 +1,170 @@
+"""Phase that cuts and tunes the dense model, if that helps.
+
+The cache entry holds the tuned model, if it is used, and the given model's scores: both depend on the same records.
+
+Legend: E examples, C choices.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.cache.folders import FolderCache, content_key
+from ranksieve.workers.factors.prepared import PreparationPlan, Tuned
+from ranksieve.workers.factors.tuning import TRAINED_BYTES, cut, tune
+from ranksieve.workers.machine.devices import pick_device, require_memory
+from ranksieve.workers.machine.limits import processors
+from ranksieve.workers.model.loading import PreparedModel, load_prepared, prepare_model, weight_bytes
+from ranksieve.workers.model.matrices import block_list, find_matrices, linear_params
+from ranksieve.workers.model.sources import load_tokenizer, resolve
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.scoring.offsets import fitted_offsets, right_with
+from ranksieve.workers.scoring.scorer import Scorer
+from ranksieve.workers.types.plan import EncodedTask, ModelSource
+from ranksieve.workers.types.progress import Progress
+from ranksieve.workers.types.scores import ScoreRequest
+
+FORMAT = 1
+"""Version of cache entries."""
+
+FACTS, GIVEN, MODEL = "tuned.json", "given.npz", "model"
+CHUNK = 256
+SCORED = ("search", "confirm", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answered:
+    """A model's answers to a split: whether each is right, E, and log-likelihoods of all, E×C."""
+
+    quality_E: NDArray[np.float64]
+    logp_EC: NDArray[np.float64]
+
+
+def tuned(plan: PreparationPlan) -> Iterator[Progress | Tuned]:
+    """Yield progress and, last, the model to work on.
+
+    The given model stays if it answers more records of the search split right, with one number fitted to each answer.
+
+    Raises:
+        InputError: The model cannot be used.
+        ScoringError: The given model cannot be scored, or the tuning diverges.
+    """
+    torch.set_num_threads(min(plan.threads, processors()))
+    torch.manual_seed(plan.seed)
+    device = pick_device(plan.device)
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    yield Progress(phase="model", done=0, total=1)
+    given = prepare_model(resolve(plan.model), device, cache)
+    yield Progress(phase="model", done=1, total=1)
+    versions = [FORMAT, torch.__version__, transformers.__version__]
+    splits = {name: plan.task.split_digests[name] for name in ("calibration", *SCORED)}
+    selection = [plan.model.include, plan.model.exclude]
+    run = [device.type, plan.seed, plan.batch_tokens]
+    key = content_key(
+        "tuned", given.digest, given.dtype, splits, asdict(plan.tuning), selection, run, versions
+    )
+    with cache.lock(key):
+        if cache.find(key) is None:
+            with cache.writing(key) as scratch:
+                yield from _make(plan, given, device, scratch)
+    yield _read(cache.path(key), key, given)
+
+
+def _make(
+    plan: PreparationPlan, given: PreparedModel, device: torch.device, folder: Path
+) -> Iterator[Progress]:
+    """Write a cache entry."""
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(given.folder)))
+    require_memory(device, weight_bytes(given.folder))
+    model = load_prepared(given.folder, device)
+    answered: dict[str, _Answered] = {}
+    total, done = sum(len(plan.task.splits[split]) for split in SCORED), 0
+    for split in SCORED:
+        parts = []
+        for part in _answered(model, tokenizer, plan.task, split, plan.batch_tokens):
+            parts.append(part)
+            done += len(part.quality_E)
+            yield Progress(phase="dense", done=done, total=total)
+        answered[split] = _Answered(
+            quality_E=np.concatenate([part.quality_E for part in parts]),
+            logp_EC=np.concatenate([part.logp_EC for part in parts]),
+        )
+    labels = {split: np.array([one.label for one in plan.task.splits[split]]) for split in SCORED}
+    offset_C = fitted_offsets(answered["search"].logp_EC, labels["search"])
+    scores = {f"quality:{split}": one.quality_E for split, one in answered.items()}
+    helped = {split: right_with(offset_C, one.logp_EC, labels[split]) for split, one in answered.items()}
+    matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    facts: dict[str, object] = {
+        "block_params": linear_params(model),
+        "total_params": sum(parameter.numel() for parameter in model.parameters()),
+        "all_blocks": len(block_list(model)[1]),
+    }
+    del model
+    model = load_prepared(given.folder, device, torch.float32)
+    blocks = cut(model, plan.tuning.depth)
+    require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
+    examples = plan.task.splits["calibration"][: plan.tuning.examples]
+    for step, steps in tune(model, examples, plan.tuning, plan.batch_tokens, plan.seed):
+        yield Progress(phase="tuning", done=step, total=steps)
+    model.to(getattr(torch, given.dtype)).save_pretrained(folder / MODEL)
+    tokenizer.save_pretrained(folder / MODEL)
+    del model
+    model = load_prepared(folder / MODEL, device)  # as everything after will
+    learnt = _answered(model, tokenizer, plan.task, "search", plan.batch_tokens)
+    right = float(np.concatenate([part.quality_E for part in learnt]).mean())
+    used = right >= max(float(helped["search"].mean()), float(answered["search"].quality_E.mean()))
+    if not used:
+        shutil.rmtree(folder / MODEL)
+    gone = [asdict(matrix) for matrix in matrices if matrix.layer >= blocks] if used else []
+    facts |= {"blocks": blocks if used else facts["all_blocks"], "absent": gone, "used": used}
+    np.savez(
+        folder / GIVEN,
+        allow_pickle=False,
+        **scores,
+        **{f"helped:{name}": one for name, one in helped.items()},
+    )
+    (folder / FACTS).write_text(json.dumps(facts))
+
+
+def _answered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: EncodedTask,
+    split: str,
+    batch_tokens: int,
+) -> Iterator[_Answered]:
+    """Yield a model's answers to a split, part by part."""
+    scorer = Scorer(SwitchableModel(model, (), {}), tokenizer, task, batch_tokens)
+    for start in range(0, examples := len(task.splits[split]), CHUNK):
+        request = ScoreRequest(ranks=(), split=split, start=start, stop=min(start + CHUNK, examples))
+        scores, beliefs = scorer.score_dense(request)
+        yield _Answered(quality_E=scores.quality, logp_EC=beliefs.logp_AK.astype(np.float64))
+
+
+def _read(folder: Path, key: str, given: PreparedModel) -> Tuned:
+    facts = json.loads((folder / FACTS).read_text())
+    with np.load(folder / GIVEN, allow_pickle=False) as stored:
+        quality, helped = (
+            {split: stored[f"{name}:{split}"] for split in SCORED} for name in ("quality", "helped")
+        )
+    model = PreparedModel(folder=folder / MODEL, digest=key, dtype=given.dtype) if facts["used"] else given
+    return Tuned(
+        model=model,
+        given=given,
+        blocks=facts["blocks"],
+        all_blocks=facts["all_blocks"],
+        absent=tuple(MatrixShape(**matrix) for matrix in facts["absent"]),
+        block_params=facts["block_params"],
+        total_params=facts["total_params"],
+        quality=quality,
+        helped=helped,
+    )
