@@ -121,15 +121,13 @@ def model_source(spec: JobSpec, roots: Roots) -> ModelSource:
 def task_plan(spec: JobSpec) -> TaskPlan:
     """Return the task of the model."""
     task = spec.task
-    choices = task.choices
-    if isinstance(choices, tuple):
-        choices = {label: label for label in choices}
+    choices = {label: label for label in task.choices} if isinstance(task.choices, tuple) else task.choices
     return TaskPlan(
         kind=task.kind,
         prompt=task.prompt,
         answer=task.answer,
-        choices=choices,
-        choices_field=task.choices_field,
+        choices=None if isinstance(choices, str) else choices,
+        choices_field=choices if isinstance(choices, str) else None,
         delimiter=task.delimiter,
         chat_template=task.chat_template,
         max_new_tokens=task.max_new_tokens,

@@ -52,10 +52,9 @@ def _fields(name: KindName) -> dict[str, list[str]]:
     kind = TASK_KINDS[name]
     fields = {name: field for name, field in TaskSpec.model_fields.items() if name != "kind"}
     needs = [name for name, field in fields.items() if field.is_required() or name in kind.needs]
-    other = {*needs, *kind.needs_one, *kind.refuses}
+    other = {*needs, *kind.refuses}
     return {
         "needs": needs,
-        "needs_one": list(kind.needs_one),
         "may_have": [name for name in fields if name not in other],
         "cannot_have": list(kind.refuses),
     }

@@ -23,31 +23,27 @@ LEAST_JUDGES = 8
 class TaskKind:
     """Meaning of a kind of task, and its demands on the fields of `task`.
 
-    `needs`: must not be empty. `needs_one`: exactly one is given. `refuses`: none is given.
+    `needs`: must not be empty. `refuses`: none is given.
     """
 
     meaning: str
     needs: tuple[str, ...] = ()
-    needs_one: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()
 
-
-_OPTIONS = ("choices", "choices_field")
 
 TASK_KINDS: Mapping[KindName, TaskKind] = MappingProxyType(
     {
         "choice": TaskKind(
             meaning="The model picks the answer of highest log-likelihood, out of choices for all records or each "
             "record's own.",
-            needs=("prompt",),
-            needs_one=_OPTIONS,
+            needs=("prompt", "choices"),
         ),
         "generate": TaskKind(
-            meaning="The model writes the answer greedily.", needs=("prompt",), refuses=_OPTIONS
+            meaning="The model writes the answer greedily.", needs=("prompt",), refuses=("choices",)
         ),
         "lm": TaskKind(
             meaning="The model predicts every token of `answer`, after `prompt` where there is one.",
-            refuses=_OPTIONS,
+            refuses=("choices",),
         ),
     }
 )
@@ -123,13 +119,11 @@ class TaskSpec(Strict):
     answer: str = Field(
         min_length=1, max_length=LONGEST_TEXT, description="Jinja template of the right answer, or label."
     )
-    choices: dict[str, str] | Texts | None = Field(
+    choices: dict[str, str] | Texts | str | None = Field(
         None,
         max_length=10_000,
-        description="`choice`: label → answer text, or a list of labels that are their own text.",
-    )
-    choices_field: str | None = Field(
-        None, description="`choice`: record field with that record's own options.", json_schema_extra=ADVANCED
+        description="`choice`: label → answer text, a list of labels that are their own text, or the name of the "
+        "record field with each record's own options.",
     )
     delimiter: str = Field(
         " ",
@@ -147,15 +141,12 @@ class TaskSpec(Strict):
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
         kind = TASK_KINDS[self.kind]
-        given = [name for name in kind.needs_one if getattr(self, name) is not None]
-        if kind.needs_one and len(given) != 1:
-            raise ValueError(f"kind {self.kind} needs exactly one of {' and '.join(kind.needs_one)}")
         refused = [name for name in kind.refuses if getattr(self, name) is not None]
         if refused:
             raise ValueError(f"kind {self.kind} takes no {' and no '.join(refused)}; remove it")
-        if self.choices is not None and len(set(self.choices)) < 2:
-            raise ValueError(f"choices needs at least 2 different labels, got {list(self.choices)}")
         empty = [name for name in kind.needs if not getattr(self, name)]
         if empty:
             raise ValueError(f"{' and '.join(empty)} must not be empty for kind {self.kind}")
+        if isinstance(self.choices, dict | tuple) and len(set(self.choices)) < 2:
+            raise ValueError(f"choices needs at least 2 different labels, got {list(self.choices)}")
         return self

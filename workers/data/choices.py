@@ -1,7 +1,7 @@
 """Choices of `choice` tasks: the options of a record, and the right one.
 
 Knows nothing of prompts or models. Fixed choices come from the job file. A record's own choices come from the field
-that `choices_field` names: a list of texts, or lists `text` and `label` of equal length.
+that `task.choices` names: a list of texts, or lists `text` and `label` of equal length.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Any
 from ranksieve.search.errors import InputError
 from ranksieve.workers.types.plan import TaskPlan
 
-FIELD = "task.choices_field"
+FIELD = "task.choices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def options_of(record: Mapping[str, Any], options_field: str, name: str) -> Opti
         name: Name of the record in messages.
 
     Raises:
-        InputError: On `task.choices_field`, if options are missing or not a list of at least two texts.
+        InputError: On `task.choices`, if options are missing or not a list of at least two texts.
     """
     if options_field not in record:
         fields = ", ".join(map(str, record))
@@ -115,16 +115,15 @@ def check_tokens(
         choices: Token ids of each option, in order.
         options: Texts of the options.
         question: Question that the options belong to.
-        task: Task, which says where in the job file the options come from.
+        task: Task, which says whether the options are fixed.
     """
-    at = "task.choices" if task.choices is not None else FIELD
     seen: dict[tuple[int, ...], str] = {}
     for ids, text in zip(choices, options.texts, strict=True):
         if not ids:
-            raise InputError(at, f"choice {text!r} of {question.name} has no tokens; give it a text")
+            raise InputError(FIELD, f"choice {text!r} of {question.name} has no tokens; give it a text")
         if ids in seen:
             raise InputError(
-                at,
+                FIELD,
                 f"choices {seen[ids]!r} and {text!r} of {question.name} are the same tokens to the model; "
                 "make them differ",
             )
@@ -134,7 +133,7 @@ def check_tokens(
         if ids[: len(start)] == start:
             text, longer = seen[start], seen[ids]
             raise InputError(
-                at,
+                FIELD,
                 f"choice {longer!r} begins with all tokens of {text!r}, so it can never be the likelier one; let both "
                 f"end in the same mark, e.g. {text + '.'!r} and {longer + '.'!r}",
             )

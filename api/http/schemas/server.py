@@ -67,7 +67,6 @@ class TaskKindBody(BaseModel):
     meaning: str
     metric_name: str = Field(description="Name of its metric in results.")
     needs: list[str] = Field(description="Required fields, which must not be empty.")
-    needs_one: list[str] = Field(description="Fields of which exactly one is required.")
     may_have: list[str]
     cannot_have: list[str]
     example: dict[str, Any] = Field(description="A `task` of this kind.")

@@ -248,8 +248,9 @@ def test_the_kinds_of_tasks_are_those_of_the_capabilities(http):
 
     assert [kind["kind"] for kind in answer] == http.get("/v1/capabilities").json()["tasks"]
     assert answer[0]["metric_name"] == "accuracy"
-    assert answer[0]["needs_one"] == answer[2]["cannot_have"] == ["choices", "choices_field"]
-    assert (answer[1]["needs"], answer[2]["needs"]) == (["prompt", "answer", "data"], ["answer", "data"])
+    assert answer[1]["cannot_have"] == answer[2]["cannot_have"] == ["choices"]
+    needs = ["prompt", "answer", "choices", "data"]
+    assert [kind["needs"] for kind in answer] == [needs, ["prompt", "answer", "data"], ["answer", "data"]]
 
 
 def test_every_example_of_a_task_makes_a_job(http, spec):

@@ -277,10 +277,9 @@ def test_generate_counts_the_tokens_it_will_write(rest: TestClient, job: Documen
 
 
 def test_options_of_a_record_may_be_absent(rest: TestClient, job: Document) -> None:
-    del job["task"]["choices"]
-    job["task"]["choices_field"] = "options"
+    job["task"]["choices"] = "options"
     (error,) = rest.post("/v1/jobs", json=job).json()["errors"]
-    assert error["field"] == "task.choices_field"
+    assert error["field"] == "task.choices"
 
 
 def test_a_latency_of_experts_is_refused(

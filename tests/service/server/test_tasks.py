@@ -14,7 +14,6 @@ VALUES: dict[str, Any] = {
     "prompt": "{{ text }}",
     "answer": "{{ label }}",
     "choices": ["good", "bad"],
-    "choices_field": "options",
     "delimiter": "\n",
     "chat_template": True,
     "max_new_tokens": 8,
@@ -45,15 +44,11 @@ def test_every_example_is_a_task_of_its_kind(kind: dict[str, Any]) -> None:
 def test_the_fields_that_are_told_are_those_that_are_checked(kind: dict[str, Any]) -> None:
     """Every set of fields is a valid task or not, as what is told of the kind says."""
     assert set(VALUES) == set(TaskSpec.model_fields) - {"kind"}
-    fields = [name for part in ("needs", "needs_one", "may_have", "cannot_have") for name in kind[part]]
+    fields = [name for part in ("needs", "may_have", "cannot_have") for name in kind[part]]
     assert sorted(fields) == sorted(VALUES)
     for names in chain.from_iterable(combinations(VALUES, size) for size in range(len(VALUES) + 1)):
         given = set(names)
-        expected = (
-            given >= set(kind["needs"])
-            and not given & set(kind["cannot_have"])
-            and (not kind["needs_one"] or len(given & set(kind["needs_one"])) == 1)
-        )
+        expected = given >= set(kind["needs"]) and not given & set(kind["cannot_have"])
         assert valid({"kind": kind["kind"], **{name: VALUES[name] for name in names}}) is expected, names
 
 
@@ -66,14 +61,11 @@ def test_a_text_that_is_needed_may_not_be_empty(kind: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("choice", {"choices": None}, "kind choice needs exactly one of choices and choices_field"),
-        (
-            "choice",
-            {"choices_field": "options"},
-            "kind choice needs exactly one of choices and choices_field",
-        ),
+        ("choice", {"choices": None}, "choices must not be empty for kind choice"),
+        ("choice", {"choices": ""}, "choices must not be empty for kind choice"),
+        ("choice", {"choices": ["a", "a"]}, "choices needs at least 2 different labels"),
         ("lm", {"choices": ["a", "b"]}, "kind lm takes no choices; remove it"),
-        ("generate", {"choices_field": "options"}, "kind generate takes no choices_field; remove it"),
+        ("generate", {"choices": "options"}, "kind generate takes no choices; remove it"),
         ("generate", {"prompt": ""}, "prompt must not be empty for kind generate"),
     ],
 )

@@ -81,7 +81,7 @@ def test_odd_labels_are_no_choice(label: str) -> None:
 def test_options_that_are_no_list_of_texts(value: Any) -> None:
     with pytest.raises(InputError, match="opts of record 1 must be a list of at least 2 texts") as caught:
         options_of({"opts": value}, "opts", "record 1")
-    assert caught.value.field == "task.choices_field"
+    assert caught.value.field == "task.choices"
 
 
 def test_options_absent_or_unevenly_labelled() -> None:
@@ -104,7 +104,7 @@ def test_choices_that_the_model_cannot_tell_apart() -> None:
         InputError, match=r"choice 'negative' of record 1 of a\.jsonl has no tokens"
     ) as caught:
         check_tokens([(1, 2), ()], options, question, OWN)
-    assert caught.value.field == "task.choices_field"
+    assert caught.value.field == "task.choices"
 
 
 def test_a_choice_that_another_begins_with_always_wins_so_fixed_ones_need_an_end() -> None:

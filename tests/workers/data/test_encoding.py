@@ -359,8 +359,8 @@ def test_context_may_be_filled(plan: Any, task: TaskPlan, context: int) -> None:
         (replace(CHOICE, prompt=" "), "task.prompt", "record 1 of films.jsonl has the prompt ' ': no tokens"),
         (replace(CHOICE, choices={"good": "good", "bad": ""}), "task.choices", "choice '' of record 1"),
         (replace(CHOICE, choices={"good": "yes", "bad": "no"}), "task.choices", "are the same tokens"),
-        (replace(CHOICE, choices=None, choices_field="opts"), "task.choices_field", "has no field 'opts'"),
-        (replace(CHOICE, choices=None, choices_field="text"), "task.choices_field", "must be a list"),
+        (replace(CHOICE, choices=None, choices_field="opts"), "task.choices", "has no field 'opts'"),
+        (replace(CHOICE, choices=None, choices_field="text"), "task.choices", "must be a list"),
         (
             replace(GENERATE, answer=" "),
             "task.answer",
