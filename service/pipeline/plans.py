@@ -145,6 +145,7 @@ def data_plan(spec: JobSpec, roots: Roots) -> DataPlan:
         },
         sizes={name: size for name, size in data.sizes.items()},
         splits=SPLITS,
+        group=data.group,
         seed=spec.seed,
     )
 

@@ -95,6 +95,12 @@ class DataSpec(Strict):
         description="Records of each split. Default: by the number of records that there are.",
         json_schema_extra=ADVANCED,
     )
+    group: str | None = Field(
+        None,
+        description="Record field, such as a passage with several questions. Records with the same value are never in "
+        "different splits.",
+        json_schema_extra=ADVANCED,
+    )
 
     @model_validator(mode="after")
     def _every_split_has_records(self) -> Self:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
@@ -67,7 +67,7 @@ def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]
     sources = {name: data.files[name] for name in splits if name in data.files}
     if data.source is not None and len(sources) < len(splits):
         sources[SHARED] = data.source
-    pools = {name: _candidates(task, source) for name, source in sources.items()}
+    pools = {name: _candidates(task, source, data.group) for name, source in sources.items()}
     division = split(pools, sizes_of(pools, splits, data.sizes), data.seed)
     chosen = [candidate for part in division.splits.values() for candidate in part]
     answers = render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
@@ -76,7 +76,7 @@ def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]
     ]
 
 
-def _candidates(task: TaskPlan, source: RecordSource) -> list[Candidate]:
+def _candidates(task: TaskPlan, source: RecordSource, group: str | None) -> list[Candidate]:
     file_name = records.describe(source)
     named = [(f"record {number} of {file_name}", one) for number, one in enumerate(records.read(source), 1)]
     prompts = render(task.prompt, "task.prompt", named)
@@ -86,9 +86,23 @@ def _candidates(task: TaskPlan, source: RecordSource) -> list[Candidate]:
     elif task.choices_field is not None:
         more = [sorted(options_of(record, task.choices_field, name).texts) for name, record in named]
     return [
-        Candidate(name=name, record=record, prompt=prompt, key=json.dumps([prompt, *others]))
+        Candidate(
+            name=name,
+            record=record,
+            prompt=prompt,
+            key=json.dumps([prompt, *others]),
+            group=None if group is None else _group_of(record, group, name),
+        )
         for (name, record), prompt, others in zip(named, prompts, more, strict=True)
     ]
+
+
+def _group_of(record: Mapping[str, Any], field: str, name: str) -> str:
+    """Return a record's group as a text: 3 of a jsonl file is 3 of a csv file."""
+    if record.get(field) is None:
+        fields = ", ".join(key for key, value in record.items() if value is not None)
+        raise InputError("task.data.group", f"{name} has no value of {field!r}; it has {fields}")
+    return str(record[field])
 
 
 def _encode_choice(task: TaskPlan, questions: Sequence[Question], coder: Coder) -> list[Example]:

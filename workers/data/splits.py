@@ -3,11 +3,15 @@
 A hash of a record's content and the seed decides its place. Two records with the same key (the text the model would
 see) are duplicates, and one of them stays. Splits choose in the order test, confirm, search, calibration, so the test
 split depends on no other size. A file of a lower split loses the records that a higher split already holds.
+
+Where records have a group, a split takes whole groups, in an order that a hash decides too. The rest of its last group
+is in no split.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +21,29 @@ from ranksieve.workers.types.plan import SPLITS
 SHARED = "source"
 """Name of the pool of splits without a file of their own."""
 
+Mark = tuple[str, str]
+"""Kind of a property and its value."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """A record that a split may take.
 
-    `name` is for messages, `prompt` is rendered, and records with the same `key` are duplicates.
+    `name` is for messages, `prompt` is rendered, and records with the same `key` are duplicates. Records of the same
+    `group` are never in different splits.
     """
 
     name: str
     record: Mapping[str, Any]
     prompt: str
     key: str
+    group: str | None = None
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Properties that no two splits may share."""
+        key = ("key", self.key)
+        return (key,) if self.group is None else (key, ("group", self.group))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,43 +79,55 @@ def sizes_of(
 
     Returns:
         Split name → size. Splits with a file of their own take all its records that no higher split may take, up to
-        `USUAL_MOST`. The others divide what is left of the shared pool in the proportions of `USUAL_SHARES`;
-        calibration gets what the others leave.
+        `USUAL_MOST`. The others divide what is left of the shared pool in the proportions of `USUAL_SHARES`, less what
+        groups may leave over; calibration gets what the others leave.
 
     Raises:
         InputError: There are too few records.
     """
-    keys = {name: {one.key for one in pool} for name, pool in pools.items()}
-    own = set().union(*(keys[name] for name in keys if name != SHARED))
-    shared = len(keys.get(SHARED, set()) - own) - sum(
-        size for name, size in given.items() if name not in keys
-    )
+    marks = {name: {mark for one in pool for mark in one.marks} for name, pool in pools.items()}
+    own = set().union(*(marks[name] for name in marks if name != SHARED))
+    sharing = [name for name in splits if name not in pools]
+    left_over = _left_over(pools.get(SHARED, ()), len(sharing))
+    shared = _count(pools.get(SHARED, ()), own) - left_over - sum(given.get(name, 0) for name in sharing)
     sizes = dict(given)
     for name in splits:
         if name in given:
             continue
-        there = len(_left(name, keys, splits)) if name in keys else int(USUAL_SHARES[name] * shared)
+        if name in pools:
+            higher = [other for other in SPLITS[SPLITS.index(name) + 1 :] if other in splits]
+            taken = set().union(*(marks[other if other in pools else SHARED] for other in higher))
+            there = _count(pools[name], taken)
+        else:
+            there = int(USUAL_SHARES[name] * shared)
         sizes[name] = min(there, USUAL_MOST[name])
-    if "calibration" not in given and "calibration" in sizes and "calibration" not in keys:
-        taken = sum(size for name, size in sizes.items() if name not in (*keys, *given, "calibration"))
-        sizes["calibration"] = min(max(0, shared - taken), USUAL_MOST["calibration"])
+    if "calibration" in sharing and "calibration" not in given:
+        others = sum(sizes[name] for name in sharing if name not in (*given, "calibration"))
+        sizes["calibration"] = min(max(0, shared - others), USUAL_MOST["calibration"])
     for name in splits:
         if name not in given and sizes[name] < LEAST_JUDGES:
-            raise _no_size(name, sizes[name], None if name in keys else max(0, shared))
+            raise _no_size(name, sizes[name], None if name in pools else max(0, shared), left_over)
     return {name: sizes[name] for name in splits}
 
 
-def _left(name: str, keys: Mapping[str, set[str]], splits: Sequence[str]) -> set[str]:
-    """Return the keys of a split's own file that no higher split may take."""
-    higher = [other for other in SPLITS[SPLITS.index(name) + 1 :] if other in splits]
-    return keys[name].difference(*(keys[other if other in keys else SHARED] for other in higher))
+def _count(pool: Collection[Candidate], taken: Set[Mark]) -> int:
+    """Return the number of different records that have none of the taken marks."""
+    keys = {one.key for one in pool}
+    return len(keys - {one.key for one in pool if not taken.isdisjoint(one.marks)})
 
 
-def _no_size(name: str, size: int, shared: int | None) -> InputError:
+def _left_over(pool: Iterable[Candidate], splits: int) -> int:
+    """Return the most records that remain in no split because of cut groups."""
+    sizes = Counter(group for group, _ in {(one.group, one.key) for one in pool} if group is not None)
+    return max(0, splits - 1) * (max(sizes.values(), default=1) - 1)
+
+
+def _no_size(name: str, size: int, shared: int | None, left_over: int) -> InputError:
     """Return the error of a split that would get too few records.
 
     `shared` is None for a split with a file of its own.
     """
+    besides = f", besides {left_over:,} that groups may leave over," if left_over else ""
     if shared is None:
         return InputError(
             f"task.data.files.{name}",
@@ -109,9 +136,9 @@ def _no_size(name: str, size: int, shared: int | None) -> InputError:
         )
     return InputError(
         "task.data",
-        f"too few records: {shared:,} different ones to divide leave {max(0, size):,} for the {name} split, which "
-        f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and better "
-        "200 or more",
+        f"too few records: {shared:,} different ones to divide{besides} leave {max(0, size):,} for the {name} split, "
+        f"which needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, "
+        "and better 200 or more",
     )
 
 
@@ -129,20 +156,22 @@ def split(pools: Mapping[str, Sequence[Candidate]], sizes: Mapping[str, int], se
     Raises:
         InputError: On `task.data.sizes.<split>`, if too few records are left for the split.
     """
-    ordered = {name: _distinct(_shuffled(pool, seed)) for name, pool in pools.items()}
+    ordered = {name: _by_group(_distinct(_shuffled(pool, seed)), seed) for name, pool in pools.items()}
     dropped = {name: len(pools[name]) - len(ordered[name]) for name in pools}
     owner: dict[str, str] = {}
+    taken: set[Mark] = set()
     shared_with: dict[str, set[str]] = {name: set() for name in pools}
     chosen: dict[str, tuple[Candidate, ...]] = {}
     for name in (name for name in reversed(SPLITS) if name in sizes):
         pool = name if name in pools else SHARED
-        free = [candidate for candidate in ordered[pool] if candidate.key not in owner]
+        free = [candidate for candidate in ordered[pool] if taken.isdisjoint(candidate.marks)]
         shared_with[pool] |= {c.key for c in ordered[pool] if owner.get(c.key, pool) != pool}
         if len(free) < sizes[name]:
             problem = _too_few(sizes[name], len(free), len(pools[pool]), dropped[pool])
             raise InputError(f"task.data.sizes.{name}", problem)
-        chosen[name] = tuple(free[: sizes[name]])
+        chosen[name] = tuple(_shuffled(free[: sizes[name]], seed))
         owner.update((candidate.key, pool) for candidate in chosen[name])
+        taken.update(mark for candidate in chosen[name] for mark in candidate.marks)
     return Division(
         splits={name: chosen[name] for name in SPLITS if name in chosen},
         dropped_duplicates=sum(dropped.values()) + sum(map(len, shared_with.values())),
@@ -153,9 +182,16 @@ def _shuffled(pool: Iterable[Candidate], seed: int) -> list[Candidate]:
     return sorted(pool, key=lambda candidate: _digest(candidate.record, seed))
 
 
-def _digest(record: Mapping[str, Any], seed: int) -> bytes:
-    content = json.dumps(record, sort_keys=True, default=str)
-    return hashlib.sha256(f"{seed}\n{content}".encode()).digest()
+def _by_group(pool: list[Candidate], seed: int) -> list[Candidate]:
+    """Bring the records of a group together, in random order of the groups."""
+    return sorted(
+        pool, key=lambda candidate: b"" if candidate.group is None else _digest(candidate.group, seed)
+    )
+
+
+def _digest(content: Any, seed: int) -> bytes:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(f"{seed}\n{text}".encode()).digest()
 
 
 def _distinct(pool: Iterable[Candidate]) -> list[Candidate]:
@@ -169,5 +205,5 @@ def _too_few(needed: int, free: int, records: int, duplicates: int) -> str:
     taken = records - duplicates - free
     return (
         f"needs {needed:,} records, but {free:,} are left: {records:,} were read, {duplicates:,} are "
-        f"duplicates and {taken:,} belong to other splits; lower the sizes or give more records"
+        f"duplicates and {taken:,} belong to other splits or to their groups; lower the sizes or give more records"
     )

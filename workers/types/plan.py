@@ -47,12 +47,14 @@ class DataPlan:
     """The record pool, splits with files of their own, and split sizes.
 
     `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
+    `group`: record field; records with the same value are never in different splits.
     """
 
     source: RecordSource | None
     files: Mapping[str, RecordSource] = field(default_factory=dict)
     sizes: Mapping[str, int]
     splits: Sequence[str] = ()
+    group: str | None = None
     seed: int = 0
 
 

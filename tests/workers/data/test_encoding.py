@@ -390,6 +390,23 @@ def test_splits_from_files_and_source(plan: Any, tmp_path: Path) -> None:
     assert len(prompts) == len(set(prompts)) == 24
 
 
+def test_records_of_a_group_never_straddle_splits(plan: Any) -> None:
+    records = [{**row, "film": i // 4} for i, row in enumerate(rows(40))]
+    data = replace(plan(records, search=8, test=10), group="film")
+    encoded = encode(replace(CHOICE, prompt="{{ film }} : {{ text }}"), data, words(), None)
+    films = {name: {example.prompt_ids[0] for example in part} for name, part in encoded.splits.items()}
+    assert (len(films["search"]), len(films["test"])) == (2, 3)
+    assert not films["search"] & films["test"]
+
+
+@pytest.mark.parametrize("record", [{"text": "film 9", "label": "bad"}, {**rows(1)[0], "film": None}])
+def test_a_record_without_a_group(plan: Any, record: dict[str, Any]) -> None:
+    data = replace(plan([*({**row, "film": 1} for row in rows(9)), record]), group="film")
+    error = fails(CHOICE, data, words())
+    assert error.field == "task.data.group"
+    assert "record 10 of films.jsonl has no value of 'film'; it has" in error.message
+
+
 def test_unused_source_is_not_read(plan: Any, tmp_path: Path) -> None:
     data = plan(rows(2))
     gone = RecordSource(field="task.data.files.search", path=tmp_path / "gone.jsonl")

@@ -1,4 +1,6 @@
 import random
+from collections import Counter
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -22,6 +24,13 @@ def candidates(texts: list[str]) -> list[Candidate]:
 
 def pool(count: int, start: int = 0) -> list[Candidate]:
     return candidates([f"text {i}" for i in range(start, start + count)])
+
+
+def grouped(groups: list[int], start: int = 0) -> list[Candidate]:
+    """One record for each number, which is its group."""
+    return [
+        replace(one, group=str(group)) for one, group in zip(pool(len(groups), start), groups, strict=True)
+    ]
 
 
 def keys(division: Division) -> dict[str, list[str]]:
@@ -83,8 +92,8 @@ def test_too_few_records() -> None:
         split({SHARED: pool(17) + pool(1)}, SIZES, 0)
     assert caught.value.field == "task.data.sizes.calibration"
     assert caught.value.message == (
-        "needs 3 records, but 2 are left: 18 were read, 1 are duplicates and 15 belong to other splits; "
-        "lower the sizes or give more records"
+        "needs 3 records, but 2 are left: 18 were read, 1 are duplicates and 15 belong to other splits or to their "
+        "groups; lower the sizes or give more records"
     )
 
 
@@ -173,6 +182,59 @@ def test_chosen_sizes_can_always_be_had(files: dict[str, list[str]], shared: int
     except InputError:
         return
     assert {name: len(part) for name, part in split(pools, sizes, 0).splits.items()} == sizes
+
+
+def test_a_group_is_in_one_split_only_and_in_random_order() -> None:
+    records = grouped([i // 5 for i in range(100)])
+    division = split({SHARED: records}, SIZES, 0)
+    assert {name: len(part) for name, part in division.splits.items()} == SIZES
+    in_split = {name: Counter(one.group for one in part) for name, part in division.splits.items()}
+    assert max(Counter(group for groups in in_split.values() for group in groups).values()) == 1
+    assert [sorted(in_split[name].values()) for name in SPLITS] == [
+        [3],
+        [4],
+        [5],
+        [1, 5],
+    ]  # whole groups first
+    assert division.dropped_duplicates == 0
+
+    whole = split({SHARED: records}, {"test": 100}, 0).splits["test"]
+    in_order = split({SHARED: pool(100)}, {"test": 100}, 0).splits["test"]
+    assert [one.key for one in whole] == [one.key for one in in_order]
+
+
+def test_a_group_in_two_files_is_in_the_higher_split() -> None:
+    pools = {
+        "test": grouped([1] * 6),
+        "search": grouped([1] * 5 + [2] * 4, start=10),
+        SHARED: pool(40, start=50),
+    }
+    division = split(pools, SIZES, 0)
+    assert {one.group for one in division.splits["search"]} == {"2"}
+    assert division.dropped_duplicates == 0
+
+
+def test_groups_may_leave_too_few_records() -> None:
+    with pytest.raises(
+        InputError, match="besides 72 that groups may leave over, leave 5 for the search split"
+    ):
+        sizes_of({SHARED: grouped([i // 25 for i in range(125)])}, SPLITS, {})
+
+
+@given(
+    st.dictionaries(st.sampled_from([*SPLITS, SHARED]), st.lists(st.integers(0, 30), max_size=120)), st.data()
+)
+def test_chosen_sizes_can_always_be_had_of_groups(files: dict[str, list[int]], data: st.DataObject) -> None:
+    starts = {name: data.draw(st.integers(0, 200)) for name in files}
+    pools = {SHARED: pool(100, start=300)} | {name: grouped(own, starts[name]) for name, own in files.items()}
+    try:
+        sizes = sizes_of(pools, SPLITS, {})
+    except InputError:
+        return
+    division = split(pools, sizes, data.draw(st.integers(0, 5)))
+    assert {name: len(part) for name, part in division.splits.items()} == sizes
+    groups = [{one.group for one in part if one.group} for part in division.splits.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups))
 
 
 def test_records_may_hold_what_json_does_not_know_and_their_fields_come_in_any_order() -> None:
