@@ -9,7 +9,7 @@ Legend: B rows of a batch, L padded length, N answer tokens of a batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,7 +22,8 @@ class Batch:
 
     `ids_BL` is padded with `0`; `mask_BL` marks real tokens. Answer token n of the batch is predicted by the
     logits at row `row_N[n]`, position `position_N[n]`; it is `token_N[n]` and belongs to answer
-    `slot_N[n]`, numbered `example * max_choices + choice` over the examples given to `make_batches`.
+    `slot_N[n]`, numbered `example * max_choices + choice` over the examples given to `make_batches`. `compared`:
+    whether an example may have several answers, which must not tie because of rounding.
     """
 
     ids_BL: torch.Tensor
@@ -32,6 +33,7 @@ class Batch:
     token_N: torch.Tensor
     slot_N: torch.Tensor
     examples: tuple[int, ...]
+    compared: bool
 
     @property
     def tokens(self) -> int:
@@ -44,7 +46,7 @@ class Batch:
             name: getattr(self, name).to(device)
             for name in ("ids_BL", "mask_BL", "row_N", "position_N", "token_N", "slot_N")
         }
-        return Batch(**moved, examples=self.examples)
+        return replace(self, **moved)
 
 
 def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: int) -> list[Batch]:
@@ -107,4 +109,5 @@ def _batch(examples: Sequence[Example], group: Sequence[int], max_choices: int) 
         token_N=torch.tensor([read[2] for read in reads]),
         slot_N=torch.tensor([read[3] for read in reads]),
         examples=tuple(group),
+        compared=max_choices > 1,
     )

@@ -64,7 +64,11 @@ def answers(
         yield Predicted(
             examples=tuple(group),
             logits_NV=prompts.continued_logits(
-                rows, copy.deepcopy(cache) if write else cache, row_N, column_N
+                rows,
+                copy.deepcopy(cache) if write else cache,
+                row_N,
+                column_N,
+                token_N if max_choices > 1 else None,
             ),
             token_N=token_N,
             slot_N=slot_N,

@@ -1,15 +1,17 @@
 """Log-likelihoods of a batch's answers.
 
 Legend: B rows, L padded length, H hidden size, N answer tokens, Q positions that are read, V vocabulary, E examples,
-S those of a batch, C choices.
+S those of a batch, C choices, U different tokens.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ranksieve.workers.forward.batches import Batch
@@ -33,23 +35,32 @@ class Predicted:
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Run the model and return the logits of each answer token, N×V, float32."""
-    return logits_at(model, batch.row_N, batch.position_N, input_ids=batch.ids_BL, use_cache=False)
+    exact_N = batch.token_N if batch.compared else None
+    return logits_at(model, batch.row_N, batch.position_N, exact_N, input_ids=batch.ids_BL, use_cache=False)
 
 
 def logits_at(
-    model: PreTrainedModel, row_N: torch.Tensor, position_N: torch.Tensor, **inputs: Any
+    model: PreTrainedModel,
+    row_N: torch.Tensor,
+    position_N: torch.Tensor,
+    exact_N: torch.Tensor | None = None,
+    **inputs: Any,
 ) -> torch.Tensor:
     """Run the model and return its logits at some positions, N×V, float32.
 
     See `logits_read`.
     """
-    logits_QV, place_N = logits_read(model, row_N, position_N, **inputs)
+    logits_QV, place_N = logits_read(model, row_N, position_N, exact_N, **inputs)
     # not `logits_QV[place_N]`: answers share places, and its gradients are summed in any order
     return logits_QV.index_select(0, place_N).float()
 
 
 def logits_read(
-    model: PreTrainedModel, row_N: torch.Tensor, position_N: torch.Tensor, **inputs: Any
+    model: PreTrainedModel,
+    row_N: torch.Tensor,
+    position_N: torch.Tensor,
+    exact_N: torch.Tensor | None = None,
+    **inputs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model and return its logits once for each of some positions.
 
@@ -60,6 +71,8 @@ def logits_read(
         model: Any causal one.
         row_N: Rows of the inputs.
         position_N: Positions in those rows.
+        exact_N: Tokens whose logits the output head computes in float32. In bfloat16 the logits of one two-answer
+            record in fifty are equal.
         inputs: Arguments of the model's forward.
     """
     places_2N = torch.stack([row_N, position_N])
@@ -73,10 +86,28 @@ def logits_read(
         return (hidden_BLH[row_Q, position_Q][None],)
 
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    with nullcontext() if head is None else head.register_forward_pre_hook(narrow):
+    with ExitStack() as hooks:
+        if head is not None:
+            hooks.enter_context(head.register_forward_pre_hook(narrow))
+        if exact_N is not None and isinstance(head, nn.Linear) and head.weight.dtype != torch.float32:
+            hooks.enter_context(head.register_forward_hook(_exact_for(torch.unique(exact_N))))
         logits: torch.Tensor = model(**inputs).logits
     logits_QV = logits[0] if narrowed else logits[row_Q, position_Q]
     return logits_QV, place_N
+
+
+def _exact_for(
+    token_U: torch.Tensor,
+) -> Callable[[nn.Linear, tuple[torch.Tensor], torch.Tensor], torch.Tensor]:
+    """Return a hook that computes a head's logits of some tokens in float32."""
+
+    def compute(head: nn.Linear, args: tuple[torch.Tensor], logits_BLV: torch.Tensor) -> torch.Tensor:
+        (hidden_BLH,) = args
+        bias_U = None if head.bias is None else head.bias[token_U].float()
+        exact_BLU = F.linear(hidden_BLH.float(), head.weight[token_U].float(), bias_U)
+        return logits_BLV.float().index_copy(-1, token_U, exact_BLU)
+
+    return compute
 
 
 def slot_log_likelihoods(
@@ -106,8 +137,8 @@ def choice_scores(
 def right_share(score_SC: torch.Tensor, label_S: torch.Tensor) -> torch.Tensor:
     """Return each example's score, S: 1 if its label is the likeliest choice, else 0.
 
-    Among n equally likely choices the label scores 1/n. In bfloat16 one answer in a hundred is such a tie; if the first
-    choice won, scores would depend on the order of the choices.
+    Among n equally likely choices the label scores 1/n. If the first choice won, scores would depend on the order of
+    the choices.
 
     Args:
         score_SC: Log-likelihoods, -inf for choices that are not offered.

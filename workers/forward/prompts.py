@@ -59,7 +59,12 @@ class Prompts:
         return getattr(model(**inputs), "cache", None)
 
     def continued_logits(
-        self, rows: Sequence[tuple[int, Row]], cache: Any, row_N: torch.Tensor, column_N: torch.Tensor
+        self,
+        rows: Sequence[tuple[int, Row]],
+        cache: Any,
+        row_N: torch.Tensor,
+        column_N: torch.Tensor,
+        exact_N: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return the logits in rows that continue prompts, N×V.
 
@@ -68,6 +73,7 @@ class Prompts:
             cache: Result of `read`; used up.
             row_N: Row of each wanted logit.
             column_N: Position of each in its row: 0 is the prompt's last token.
+            exact_N: As for `logits_read`.
         """
         following = [row.ids[self.lengths[b] :] for b, row in rows]
         longest = 1 + max(map(len, following))
@@ -81,7 +87,7 @@ class Prompts:
             ids_RT = ids_RT[:, -longest:]
         position_N = ids_RT.shape[1] - longest + column_N
         inputs = self._inputs(self._model, ids_RT, mask_RT, cache)
-        return logits_at(self._model, row_N, position_N, **inputs)
+        return logits_at(self._model, row_N, position_N, exact_N, **inputs)
 
     def write(self, cache: Any, max_new_tokens: int) -> list[str]:
         """Write the model's own answers.

@@ -100,3 +100,29 @@ def test_credit_is_shared_by_those_who_tie() -> None:
     )
     label_S = torch.tensor([0, 2, 0, 1, 1, 1])
     assert right_share(score_SC, label_S).tolist() == pytest.approx([1, 0.5, 0, 1 / 3, 0.5, 0])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@torch.inference_mode()
+def test_the_answers_of_a_bfloat16_model_do_not_tie(
+    make_llama: Callable[..., PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    monkeypatch: pytest.MonkeyPatch,
+    bias: bool,
+) -> None:
+    """The second answer's row of the head is the first's but for the last bit of one number."""
+    model = make_llama().bfloat16()
+    examples = make_task("choice").splits["search"]
+    (batch,) = make_batches(examples, max(example.choices for example in examples), batch_tokens=10_000)
+    first, second = batch.token_N[:2].tolist()
+    head = model.get_output_embeddings()
+    head.weight[second] = head.weight[first]
+    head.weight[second, 0] *= 1 + 2**-7
+    if bias:
+        head.bias = torch.nn.Parameter(torch.ones(48, dtype=torch.bfloat16), requires_grad=False)
+
+    rounded_NV = logits_at(model, batch.row_N, batch.position_N, input_ids=batch.ids_BL)
+    exact_NV = answer_logits(model, batch)
+    assert (rounded_NV[:, first] == rounded_NV[:, second]).float().mean() > 0.5
+    assert not (exact_NV[:, first] == exact_NV[:, second]).any()
+    torch.testing.assert_close(exact_NV, rounded_NV, rtol=2**-8, atol=2**-8)
