@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 
 def fallback(
-    risks: Sequence[float], risk: float, least_risk: Callable[[int, float], float | None]
+    risks: Sequence[float], risk: float, least_risk: Callable[[int, float], float]
 ) -> tuple[int, ...]:
     """Test candidates from the largest down, at the risk of a single test.
 
@@ -13,6 +13,10 @@ def fallback(
     candidate, the test ends at the first that fails (fixed sequence testing). With parts on later ones it continues
     there, at less risk. Candidates without any risk are not tested.
 
+    A candidate with an unknown p-value fails, and the test goes on with the risk that later ones have of their own. If
+    it were passed over, two candidates would be tested at the same risk wherever the first cannot be scored where it
+    would have failed.
+
     Only the last candidate that holds is wanted, and a test costs. So the test begins where the last part of the risk
     is. What the candidates before might pass on lies between nothing and all that is theirs. Where both lead to the
     same end, these candidates are not tested at all.
@@ -20,9 +24,9 @@ def fallback(
     Args:
         risks: Part of the risk that each candidate has to itself; they add up to one at most.
         risk: Risk of any wrong acceptance, over all candidates.
-        least_risk: Function that returns the least risk at which the candidate at an index holds, a p-value. None
-            skips the candidate, where the p-value is unknown. The second argument is the risk of the test: a smaller
-            upper bound of the p-value suffices if it is at most that. Called more than once per candidate.
+        least_risk: Function that returns the least risk at which the candidate at an index holds, a p-value, or
+            infinity if that is unknown. The second argument is the risk of the test: an upper bound of the p-value
+            suffices if it is at most that. Called more than once per candidate.
 
     Returns:
         Rising indices of candidates that hold, as far as these had to be tested. The last index is the same as in a
@@ -48,7 +52,7 @@ def fallback_from(
     passed_on: float,
     risks: Sequence[float],
     risk: float,
-    least_risk: Callable[[int, float], float | None],
+    least_risk: Callable[[int, float], float],
 ) -> tuple[int, ...]:
     """Test a candidate and all after it, see `fallback`.
 
@@ -69,10 +73,7 @@ def fallback_from(
         at_hand = min(at_hand + risks[index] * risk, risk)
         if at_hand <= 0:
             continue
-        needed = least_risk(index, at_hand)
-        if needed is None:
-            continue
-        if needed <= at_hand:
+        if least_risk(index, at_hand) <= at_hand:
             held.append(index)
         else:
             at_hand = 0.0

@@ -4,6 +4,7 @@ Most finalists are far within the promise. They are tested only so that smaller 
 Half of the examples decides about most of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -86,7 +87,8 @@ def confirm(
     A finalist is refit, if the job wants that, when it is looked at.
 
     For `max_drop` and `pareto` the finalists are tested (`statistics.fallback`): the smallest one that holds wins, and
-    the chance that it breaks the promise is that of a single test. For `max_drop`, finalists that the test does not
+    the chance that it breaks the promise is that of a single test. A finalist that cannot be scored does not hold: the
+    test goes on with the risk that later finalists have of their own. For `max_drop`, finalists that the test does not
     reach are not scored. If the first half of the examples decides, the second half is scored for the winner only. If a
     size or a time is given, the lowest loss wins.
 
@@ -117,17 +119,23 @@ def confirm(
             looked_at[index] = looks.second(one)
         return looked_at[index]
 
-    def least_risk(index: int, risk: float) -> float | None:
+    def least_risk(index: int, risk: float) -> float:
         one = look_at(index, risk)
-        return None if one is None else one.risk
+        return math.inf if one is None or one.risk is None else one.risk
 
     promised = isinstance(objective, MaxDrop | Pareto)
     if isinstance(objective, MaxDrop):
         held = fallback(risks, 1 - confidence, least_risk)
         while (
             held and look_at(held[-1]) is None
-        ):  # cannot be scored on the other half, and is skipped from now on
+        ):  # it cannot be scored on the other half, so it does not hold
             held = fallback(risks, 1 - confidence, least_risk)
+        for index in range(
+            len(finalists)
+        ):  # where all that were looked at failed, take the largest that does not
+            if any(looked_at.values()):
+                break
+            look_at(index)
     else:
         every = tuple(range(len(finalists)))
         for index in every:

@@ -1,3 +1,4 @@
+import math
 from functools import cache
 
 import numpy as np
@@ -12,11 +13,11 @@ from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
 class Risks:
     """The least risks at which candidates hold, and who was asked."""
 
-    def __init__(self, *least: float | None) -> None:
+    def __init__(self, *least: float) -> None:
         self._least = least
         self.asked: set[int] = set()
 
-    def __call__(self, index: int, _: float) -> float | None:
+    def __call__(self, index: int, _: float) -> float:
         self.asked.add(index)
         return self._least[index]
 
@@ -51,17 +52,18 @@ def test_those_before_are_not_tested_where_the_end_is_the_same() -> None:
     assert least.asked == {2, 3}
 
 
-def test_who_cannot_be_told_is_passed_over() -> None:
-    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(None, 0.09, None, 0.19)) == (1, 3)
-    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(None, ALWAYS, None, 0.05)) == (3,)
+def test_after_one_of_unknown_risk_the_test_goes_on_with_later_risks_only() -> None:
+    assert fallback([1.0, 0.0], 0.2, Risks(math.inf, ALWAYS)) == ()
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(math.inf, ALWAYS, 0.1, 0.1)) == (2, 3)
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(math.inf, ALWAYS, 0.11, ALWAYS)) == ()
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1) | st.none()), max_size=12),
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1) | st.just(math.inf)), max_size=12),
     st.floats(0.01, 0.5),
 )
 def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
-    candidates: list[tuple[int, float | None]], risk: float
+    candidates: list[tuple[int, float]], risk: float
 ) -> None:
     """Each candidate: parts of the risk that are its own, and the least risk at which it holds."""
     whole = sum(parts for parts, _ in candidates) or 1
@@ -69,7 +71,7 @@ def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
     passed, at_hand = [], 0.0
     for index, (own, needed) in enumerate(zip(risks, least, strict=True)):
         at_hand = min(at_hand + own * risk, risk)
-        if at_hand > 0 and needed is not None:
+        if at_hand > 0:
             if needed <= at_hand:
                 passed.append(index)
             else:
@@ -124,3 +126,15 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float], looks: int) 
         return bool(fallback(risks, 0.2, least_risk))
 
     assert 0 < np.mean([passes_any() for _ in range(200)]) < 0.2 + 0.06
+
+
+@pytest.mark.parametrize("risks", [[1.0, 0.0], [0.5, 0.5]])
+def test_failures_where_a_candidate_would_not_hold_give_no_second_chance(risks: list[float]) -> None:
+    """Both candidates break the promise; the p-value of the first is unknown wherever it would be refused."""
+    rng = np.random.default_rng(3)
+
+    def passes_any() -> bool:
+        first, second = rng.random(2)
+        return bool(fallback(risks, 0.2, Risks(first if first <= 0.2 * risks[0] else math.inf, second)))
+
+    assert np.mean([passes_any() for _ in range(4000)]) == pytest.approx(0.2, abs=0.02)

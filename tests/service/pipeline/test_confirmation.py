@@ -250,8 +250,8 @@ def test_a_finalist_whose_drop_is_no_number_has_failed(log: JobLog, store: Store
             return super().drop(scores, split, confidence, seed)
 
     winner = decide(log, Overflowing({(4,): 1}), tiny_job, kind="max_drop", points=5.0)
-    assert winner.candidate.genome == (2,)
-    assert scored(log, store) == shares((9,), (6,), (2,))
+    assert (winner.candidate.genome, winner.held) == ((6,), True)
+    assert scored(log, store) == shares((9,), (6,))
     failed = [event for event in store.events(log.job.id) if event.type == "candidate.failed"]
     assert [event.data["reason"] for event in failed] == ["perplexity overflows"]
 
@@ -319,11 +319,26 @@ def test_of_a_front_the_largest_wins_where_none_holds(log: JobLog, tiny_job: Doc
     assert (winner.candidate.genome, winner.held) == ((9,), False)
 
 
-def test_a_finalist_that_fails_is_left_out(log: JobLog, tiny_job: Document) -> None:
-    scorer = FakeScorer({(9,): None, (6,): 0, (4,): 30})
+@pytest.mark.parametrize(("lost", "holds"), [(3, True), (4, False)])
+def test_a_finalist_that_cannot_be_scored_passes_no_risk_on(
+    log: JobLog, tiny_job: Document, lost: int, holds: bool
+) -> None:
+    """Three of 200 lost hold at the half of the risk that is left, four only at all of it."""
+    wanted = {"kind": "max_drop", "points": 5.0, "confidence": 0.95}
+    whole = decide(log, FakeScorer({(9,): lost}), tiny_job, risks=[1, 0, 0, 0], **wanted)
+    assert whole.confirmed[0].passed
+    scorer = FakeScorer({(9,): None, (6,): lost, (4,): 30})
+    winner = decide(log, scorer, tiny_job, risks=[0.5, 0.5, 0, 0], **wanted)
+    assert (winner.candidate.genome, winner.held) == ((6,), holds)
+
+
+def test_a_finalist_that_cannot_be_scored_with_all_of_the_risk_ends_the_test(
+    log: JobLog, tiny_job: Document
+) -> None:
+    scorer = FakeScorer({(9,): None, (6,): None, (4,): 0})
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
-    assert winner.candidate.genome == (6,)
-    assert passed(winner) == [True, False]
+    assert (winner.candidate.genome, winner.held) == ((4,), False)
+    assert [genome for genome, _ in scorer.scored] == [(4,)]
 
 
 def test_all_finalists_fail(log: JobLog, tiny_job: Document) -> None:
