@@ -123,7 +123,10 @@ class TaskSpec(Strict):
         "", max_length=LONGEST_TEXT, description="Jinja template of the text that the model reads."
     )
     answer: str = Field(
-        min_length=1, max_length=LONGEST_TEXT, description="Jinja template of the right answer, or label."
+        min_length=1,
+        max_length=LONGEST_TEXT,
+        description="Jinja template of the right answer, or label. `generate`: `{{ FIELD }}` may be a list of right "
+        "answers; the best match counts.",
     )
     choices: dict[str, str] | Texts | str | None = Field(
         None,

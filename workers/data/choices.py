@@ -21,13 +21,18 @@ FIELD = "task.choices"
 class Question:
     """One chosen record, rendered.
 
-    `answer` is the text of the answer template (a label for `choice`).
+    `answers` are the texts of the answer template: one, or several for `generate`.
     """
 
     name: str
     prompt: str
-    answer: str
+    answers: tuple[str, ...]
     record: Mapping[str, Any]
+
+    @property
+    def answer(self) -> str:
+        """The first answer, or the label for `choice`."""
+        return self.answers[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
 from ranksieve.workers.data.coder import Coder, Ids
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
-from ranksieve.workers.data.templates import render
+from ranksieve.workers.data.templates import render, render_each
 from ranksieve.workers.machine.child import step
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
 
@@ -70,7 +70,11 @@ def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]
     pools = {name: _candidates(task, source, data.group) for name, source in sources.items()}
     division = split(pools, sizes_of(pools, splits, data.sizes), data.seed)
     chosen = [candidate for part in division.splits.values() for candidate in part]
-    answers = render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
+    named = [(c.name, c.record) for c in chosen]
+    if task.kind == "generate":
+        answers = render_each(task.answer, "task.answer", named)
+    else:
+        answers = [(answer,) for answer in render(task.answer, "task.answer", named)]
     return division, [
         Question(c.name, c.prompt, answer, c.record) for c, answer in zip(chosen, answers, strict=True)
     ]
@@ -137,6 +141,11 @@ def _rows(prompt_ids: Ids, choices: Sequence[Ids]) -> tuple[Row, ...]:
 
 def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: Coder) -> list[Example]:
     delimiter = "" if task.chat_template else task.delimiter
+    for question in questions:
+        if not question.answers:
+            raise InputError(
+                "task.answer", f"{question.name} has an empty list of answers; leave the record out"
+            )
     answers = coder.answers([delimiter + question.answer for question in questions])
     stop = coder.end()
     examples = []
@@ -155,7 +164,7 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: Coder
                 choices=1,
                 label=0,
                 prompt_ids=prompt_ids,
-                references=(question.answer,),
+                references=question.answers,
                 end=stop[0] if stop else None,
             )
         )

@@ -56,6 +56,18 @@ def render(source: str, field: str, records: Sequence[Named]) -> list[str]:
     return [template.render(record, name) for name, record in records]
 
 
+def render_each(source: str, field: str, records: Sequence[Named]) -> list[tuple[str, ...]]:
+    """Fill a template whose value may be a list, such as several right answers.
+
+    If the whole template is one expression and its value a list, each item is a text of its own. Else there is one
+    text, see `render`.
+    """
+    step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
+    template = Template(source, field, each=True)
+    texts = [template.render(record, name) for name, record in records]
+    return [tuple(json.loads(text)) if template.is_listing else (text,) for text in texts]
+
+
 def cpu_s_of(records: int) -> float:
     """Return the processor time that a template may take for all records, in seconds."""
     return CPU_S + records / RECORDS_PER_S
@@ -67,18 +79,20 @@ class Template:
     Args:
         source: Jinja text.
         field: Place of the template in the job file, e.g. `task.prompt`, for errors.
+        each: Whether a template of one expression renders to a JSON list of texts; then `is_listing` is true.
 
     Raises:
         InputError: On `field`, if the template does not parse.
     """
 
-    def __init__(self, source: str, field: str) -> None:
+    def __init__(self, source: str, field: str, *, each: bool = False) -> None:
         self._field = field
         environment = _environment()
         try:
             tree = environment.parse(source)
             for concat in tree.find_all(nodes.Concat):  # `finalize` does not see the operands of ~
-                concat.nodes = [_as_text(operand) for operand in concat.nodes]
+                concat.nodes = [_filtered(operand, "_text") for operand in concat.nodes]
+            self.is_listing = each and _list_expression_(tree)
             self._names = sorted(meta.find_undeclared_variables(tree))
             self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
@@ -134,14 +148,26 @@ def _environment() -> Environment:
         undefined=_Missing, keep_trailing_newline=True, finalize=_text
     )
     del environment.globals["lipsum"], environment.filters["random"]  # the same text every time
-    environment.filters |= {"_text": _text, "join": _join, "tojson": _to_json}
+    environment.filters |= {"_text": _text, "_each": _each, "join": _join, "tojson": _to_json}
     return environment
 
 
-def _as_text(operand: nodes.Expr) -> nodes.Filter:
+def _filtered(operand: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(
-        operand, "_text", [], [], None, None, lineno=operand.lineno, environment=operand.environment
+        operand, name, [], [], None, None, lineno=operand.lineno, environment=operand.environment
     )
+
+
+def _list_expression_(tree: nodes.Template) -> bool:
+    """Let a template of one expression render to a JSON list of texts.
+
+    Returns whether the template is one; others stay unchanged.
+    """
+    match tree.body:
+        case [nodes.Output(nodes=[expression]) as output] if not isinstance(expression, nodes.TemplateData):
+            output.nodes = [_filtered(expression, "_each")]
+            return True
+    return False
 
 
 def _text(value: Any) -> str:
@@ -150,6 +176,10 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         raise TemplateRuntimeError("a value is bytes; save the column as text")
     return str(value)
+
+
+def _each(value: Any) -> str:
+    return _to_json([_text(item) for item in (value if isinstance(value, list | tuple) else [value])])
 
 
 @pass_environment

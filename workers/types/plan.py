@@ -104,7 +104,7 @@ class Example:
 
     `rows` hold every (prompt, answer) pair. Answers that share the same input ids share a row, so that a task of
     one-token answers costs one row per example. `label` is the right choice (0 without choices). `references` are the
-    accepted answer texts of `generate`. `end` is the token that ends them, if any.
+    accepted answer texts of `generate`, of which the rows hold the first. `end` is the token that ends them, if any.
     """
 
     rows: tuple[Row, ...]

@@ -13,7 +13,7 @@ def task(**options: Any) -> TaskPlan:
 
 def questions(*rows: tuple[str, Any]) -> list[Question]:
     return [
-        Question(f"record {i} of a.jsonl", "prompt", answer, {"q": "?", "opts": options})
+        Question(f"record {i} of a.jsonl", "prompt", (answer,), {"q": "?", "opts": options})
         for i, (answer, options) in enumerate(rows, 1)
     ]
 

@@ -243,6 +243,19 @@ def test_generate_learns_the_answer_and_to_stop(plan: Any) -> None:
     assert (example.references, example.prompt_ids) == (("bad",), prompt)
 
 
+def test_a_list_of_answers_gives_several_references(plan: Any) -> None:
+    answers = {"text": ["good", "very good"]}
+    task, records = replace(GENERATE, answer="{{ answers.text }}"), [{"text": "film 0", "answers": answers}]
+    example = only(encode(task, plan(records), words(), None))
+    assert example.references == ("good", "very good")
+    assert example.rows == only(encode(replace(task, answer="good"), plan(records), words(), None)).rows
+
+    error = fails(task, plan([{"text": "film 0", "answers": {"text": []}}]), words())
+    assert (error.field, error.message) == (
+        "task.answer", "record 1 of films.jsonl has an empty list of answers; leave the record out"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("bos", [False, True])
 def test_lm_predicts_every_token_it_can(plan: Any, bos: bool) -> None:
     tokenizer = words(bos=bos)

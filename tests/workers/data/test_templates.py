@@ -4,7 +4,7 @@ import pytest
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data import templates
-from ranksieve.workers.data.templates import Template
+from ranksieve.workers.data.templates import Template, render_each
 
 RECORD: dict[str, Any] = {
     "text": "A good film.\n",
@@ -47,6 +47,42 @@ def render(source: str, record: dict[str, Any] | None = None) -> str:
 )
 def test_renders(source: str, expected: str) -> None:
     assert render(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ options }}", ("yes", "no")),
+        ("{{ options[:1] }}", ("yes",)),
+        ("{{ (n, '\u00e9\n') }}", ("3", "\u00e9\n")),
+        ("{{ text }}", ("A good film.\n",)),
+        ("{{ n }}", ("3",)),
+        ("{{ text ~ n }}", ("A good film.\n3",)),
+        ("[{{ n }}]", ("[3]",)),
+        ("{{ n }}{{ n }}", ("33",)),
+        ("{% if flag %}{{ options }}{% endif %}", ("['yes', 'no']",)),
+        ("yes", ("yes",)),
+    ],
+)
+def test_a_list_renders_to_its_items(source: str, expected: tuple[str, ...]) -> None:
+    assert render_each(source, "task.answer", [("r", RECORD)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ absent }}", "record 7 has no field 'absent'"),
+        ("{{ empty }}", "a value is null"),
+        ("{{ ['a', empty] }}", "a value is null"),
+        ("{{ ['\ud800'] }}", "not valid Unicode"),
+        ("{{ ['x' * 1000] * 2000 }}", "longer than 1,000,000 characters"),
+        ("{{ text.__class__ }}", "unsafe"),
+    ],
+)
+def test_a_list_that_does_not_render(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        render_each(source, "task.answer", [("record 7", RECORD)])
+    assert caught.value.field == "task.answer"
 
 
 def test_renders_many_records_afresh() -> None:
