@@ -75,7 +75,7 @@ class Policy:
 
     method: Method = "task"
     rank_step: int = 16
-    gram_examples: int | None = 512
+    gram_examples: int = 512
     midway_share: float | None = None
     propagated_shares: tuple[float, ...] | None = None
     train_epochs: int = 0

@@ -78,7 +78,9 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
     with cache.lease():
         config = load_config(head_folder(checked.model, cache))
     batch_tokens, task = spec.resources.batch_tokens, checked.task
-    loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
+    loads = _loads(
+        spec, lambda split, stop: load_of(task, split, batch_tokens, stop), by_block=checked.by_block
+    )
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
         loads["verify"] += loads["latency"].times(2 * (1 + LATENCY_ROUNDS))  # both models, warm
@@ -112,13 +114,15 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
     return _described(model, _job_size(spec, loads, dtype), rates, spec)
 
 
-def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
+def _loads(
+    spec: JobSpec, first: Callable[[str, int | None], Load], *, by_block: bool = True
+) -> dict[str, Load]:
     """Return the loads of `workers.cost.shapes.JobSize`.
 
-    `first` gives the load of the first examples of a split, or of all.
+    `first` gives the load of the first examples of a split, or of all. `by_block`: as for `plans.gram_examples`.
     """
     refit, rounds, descents = policy_of(spec).refit, reweigh_rounds(spec), descent_rounds(spec)
-    gathered = len(range(spec.sizes["calibration"])[: policy_of(spec).gram_examples])
+    gathered = plans.gram_examples(spec, by_block=by_block)
     looks = MOST_LOOKS if isinstance(spec.objective, MaxDrop) and (rounds or descents) else 0
     once, timed = (first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind]))
     return {

@@ -80,15 +80,22 @@ class PropagatedBlock:
     energies: Mapping[str, NDArray[np.floating]]
 
 
-def judges_of(calibration: int) -> int:
-    """Return how many calibration records judge whether new factors are better."""
+def makers_of(calibration: int) -> int:
+    """Return how many calibration records may make factors.
+
+    The later ones judge whether new factors are better. A single record does both.
+    """
+    return max(1, calibration - _judges_of(calibration))
+
+
+def _judges_of(calibration: int) -> int:
     return min(max(1, round(JUDGED * calibration)), MOST_JUDGES)
 
 
 def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
     """Split the records into those for propagation and the last ones, which judge it."""
-    judges = judges_of(len(calibration))
-    first = calibration[: max(1, len(calibration) - judges)][:MOST_EXAMPLES]
+    judges = _judges_of(len(calibration))
+    first = calibration[: makers_of(len(calibration))][:MOST_EXAMPLES]
     tokens = list(accumulate(sum(len(row.ids) for row in example.rows) for example in first))
     return first[: max(1, bisect_right(tokens, MOST_TOKENS))], calibration[-judges:]
 

@@ -275,10 +275,11 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document], monkeypatch: pyte
     monkeypatch.setattr(resources, "GRAM_BYTES", 64 * 2**30)
     assert on_h100(config)["gram_passes"] == 1
     # a pass over 256 examples of 256 tokens takes 2 x 6.98e9 FLOPs a token, 1 % more for attention; it is made both
-    # ways, first from 64 examples, and then into two candidates. Factors are made three times, each time with
+    # ways from the 192 that do not judge, first from 64, and then into two candidates. Factors are made three times,
+    # each time with
     # 14 x 32 x (5 x 4096³ + 2 x 1024³)
     assert estimate["phases"][0]["flops"] == pytest.approx(
-        0.0924e16 * (3 * 3 * 1.25 + 2 * 8) + 3 * 0.0155e16, rel=0.01
+        0.0924e16 * (3 * 3 * (0.75 + 0.25) + 2 * 8) + 3 * 0.0155e16, rel=0.01
     )
 
 

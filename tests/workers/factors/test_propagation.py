@@ -20,6 +20,7 @@ from ranksieve.workers.factors.propagation import (
     DENSE_WEIGHT,
     MOST_EXAMPLES,
     MOST_JUDGES,
+    makers_of,
     propagate,
     split_for_propagation,
 )
@@ -231,6 +232,7 @@ def test_few_records_are_left_to_tell_whether_it_helps(make_task: Callable[..., 
     assert len(calibration) == 12
     assert split_for_propagation(calibration) == (calibration[:9], calibration[9:])
     assert split_for_propagation(calibration[:1]) == (calibration[:1], calibration[:1])
+    assert (makers_of(12), makers_of(1)) == (9, 1)
     many = list(calibration) * 200
     first, judges = split_for_propagation(many)
     assert (len(first), len(judges)) == (MOST_EXAMPLES, MOST_JUDGES)
