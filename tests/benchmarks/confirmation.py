@@ -4,11 +4,12 @@
     confirmation.py --points 1 --confidence 0.95        another promise
 
 Searches the smallest model within `--points` as a job does, and scores all its finalists on `--unseen` examples. Of
-these, confirm splits of each size are drawn `DRAWS` times, and the finalists tested on them at limits from `--limits`:
-with all of the risk on the first (fixed sequence testing) and as `finalists` spreads it. Printed are the share
-that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than the limit, on all
-unseen examples, and how many finalists had to be scored, a part of one where so many examples told. At a tighter limit
-than `--points` the list is that of the job without those that the search would not have accepted.
+these, confirm splits of each size are drawn `DRAWS` times, each from another half, and the finalists tested on them at
+limits from `--limits`: with all of the risk on the first (fixed sequence testing) and as `finalists` spreads it.
+Printed are the share that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than
+the limit on the half that the split was not drawn from, and how many finalists had to be scored, a part of one where so
+many examples told. At a tighter limit than `--points` the list is that of the job without those that the search would
+not have accepted.
 """
 
 import json
@@ -139,7 +140,7 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     drops_RE = np.array([row["test"] for row in rows])
     kept, scored, wrong = [], [], 0
     for _ in range(DRAWS):
-        drawn = rng.choice(drops_RE.shape[1], size, replace=False)
+        drawn, others = np.split(rng.permutation(drops_RE.shape[1]), [max(size, drops_RE.shape[1] // 2)])
         parts = {examples: _flipped(drops_RE[:, drawn[:examples]]) for examples in (half_of(size), size)}
         asked: dict[int, float] = {}
 
@@ -157,7 +158,7 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
         held = fallback(shares, risk, least_risk)
         scored.append(sum(asked.values()))
         kept.append(rows[held[-1]]["kept"] if held else 1.0)
-        wrong += bool(held) and drops_RE[held[-1]].mean() > limit
+        wrong += bool(held) and drops_RE[held[-1], others].mean() > limit
     return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%}), {np.mean(scored):.1f}"
 
 
