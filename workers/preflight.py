@@ -3,7 +3,8 @@
 Reads the configuration, the tokenizer and the records, and tokenizes the task. Weights are only checked to exist.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
@@ -15,6 +16,7 @@ from ranksieve.workers.machine.child import step
 from ranksieve.workers.model.checks import check_sizes
 from ranksieve.workers.model.experts import expert_of
 from ranksieve.workers.model.filesize import Remainder, remainder
+from ranksieve.workers.model.licence import licence_of
 from ranksieve.workers.model.loading import embeddings_of
 from ranksieve.workers.model.matrices import find_matrices
 from ranksieve.workers.model.sources import (
@@ -35,7 +37,7 @@ class Checked:
 
     `model` is local. `expert`: name of a matrix that belongs to an expert, if any. `context`: longest sequence of the
     model in tokens, if the model states one. `by_block`: whether the model can be run block by block, each block from
-    the hidden states behind the previous one.
+    the hidden states behind the previous one. `licence`: licence fields of the model's own card.
     """
 
     model: ModelSource
@@ -45,6 +47,7 @@ class Checked:
     context: int | None
     expert: str | None = None
     by_block: bool = True
+    licence: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(
@@ -91,6 +94,7 @@ def check(
         context=context,
         expert=next((m.name for m in matrices if expert_of(empty, m.name) is not None), None),
         by_block=walked,
+        licence=licence_of(local),
     )
 
 

@@ -76,7 +76,7 @@ class Materializer:
         log.state(JobState.FINALIZING)
         with clock.phase("export"):
             summary = report.export_summary(spec, export, space, prepared, refit)
-            provenance = report.provenance(job, summary)
+            provenance = report.provenance(job, checked, summary)
             exported = steps.export(prepared, space.ranks(genome), refit, provenance)
         with clock.phase("verify"):
             split, examples = _measured_on(export, refit, checked.task)

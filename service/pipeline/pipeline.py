@@ -97,7 +97,10 @@ class Pipeline:
 
         with clock.phase("export"):
             summary = report.summary(spec, plan, checked, prepared, scorer, winner, evolution)
-            ranks, provenance = plan.space.ranks(winner.candidate.genome), report.provenance(job, summary)
+            ranks, provenance = (
+                plan.space.ranks(winner.candidate.genome),
+                report.provenance(job, checked, summary),
+            )
             exported = steps.export(prepared, ranks, winner.candidate.refit, provenance)
         with clock.phase("verify"):
             confirmed = first(winner.confirm, VERIFIED_EXAMPLES)

@@ -226,16 +226,24 @@ def _point(outcome: Outcome, space: SearchSpace) -> dict[str, Any]:
     }
 
 
-def provenance(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance of a model: spec, seeds, versions, data hashes, numbers.
+def provenance(job: Job, checked: Checked, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the provenance of a model: source, task, seed, versions, numbers.
 
-    Whether it is as small or as fast as promised is not known before the export.
+    It is published with the model, so of the job file it names only what is public, and a digest of the rest. Whether
+    the model is as small or as fast as promised is not known before the export.
     """
+    spec = job.spec
+    pool = spec.task.data
+    sources = [source for source in (pool.source, *pool.files.values()) if source is not None]
     wanted = (summary["target_bytes"], (summary["latency"] or {}).get("target_share"))
     return {
         "job_id": job.id,
+        "job_sha256": spec.digest(),
         "name": job.name,
-        "spec": job.spec.canonical(),
+        "model": {"hub": spec.model.hub, "revision": spec.model.revision, "licence": dict(checked.licence)},
+        "task": {"kind": spec.task.kind, "prompt": spec.task.prompt},
+        "datasets": sorted({source.hub.id for source in sources if source.hub is not None}),
+        "seed": spec.seed,
         "versions": {"python": platform.python_version(), **versions()},
         "summary": summary if wanted == (None, None) else {**summary, "promise_held": None},
     }

@@ -1,7 +1,9 @@
 """Model of the whole job file, and demands of its parts on each other."""
 
+import json
 import unicodedata
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
@@ -61,7 +63,7 @@ class ParentSpec(Strict):
 class JobSpec(Strict):
     """One pruning job."""
 
-    name: Name = Field("", description="Name of the job, for people.")
+    name: Name = Field("", description="Name of the job, and title of its model's card.")
     model: Model
     task: TaskSpec
     objective: Objective = Field(default_factory=MaxDrop)
@@ -102,3 +104,7 @@ class JobSpec(Strict):
     def canonical(self) -> dict[str, Any]:
         """Return the spec as plain JSON values with every default written out."""
         return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical spec."""
+        return sha256(json.dumps(self.canonical(), sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,5 @@
 """Creation and deletion of jobs and exports."""
 
-import json
-from hashlib import sha256
-
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -105,7 +102,7 @@ class Submissions:
         named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
         with self._base.database.reading() as session:
             row = session.scalars(named).first()
-            if row is not None and row.submission != _digest(spec):
+            if row is not None and row.submission != spec.digest():
                 raise ConflictError(
                     f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
                     "give every submission a key of its own"
@@ -124,7 +121,7 @@ class Submissions:
             if most_queued is not None:
                 mapping.require_room(session, owner, most_queued)
             job = self._add_job(
-                session, spec, owner, idempotency_key=idempotency_key, submission=_digest(submitted)
+                session, spec, owner, idempotency_key=idempotency_key, submission=submitted.digest()
             )
         self._base.notify(job.id)
         return job
@@ -180,7 +177,3 @@ class Submissions:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
             session.add(RemovalRow(job_id=id, deleted_at=self._base.clock(session)))
-
-
-def _digest(spec: JobSpec) -> str:
-    return sha256(json.dumps(spec.canonical(), sort_keys=True).encode()).hexdigest()

@@ -340,20 +340,26 @@ def provenance() -> dict[str, Any]:
         "name": "Small films",
         "job_id": "0abc",
         "versions": {"ranksieve": "0.1.0"},
-        "spec": {
-            "model": {"hub": None, "path": "model", "gguf": None, "revision": None},
-            "task": {"prompt": "Review: {{ text }} Mood:"},
-            "seed": 2,
-        },
+        "job_sha256": "d0",
+        "model": {"hub": None, "revision": None, "licence": {}},
+        "task": {"kind": "choice", "prompt": "Review: {{ text }} Mood:"},
+        "datasets": [],
+        "seed": 2,
         "summary": {
             "metric_name": "accuracy",
             "method": "task",
             "train_epochs": 0,
             "refit": False,
-            "model": {"digest": "d1"},
+            "model": {"digest": "d1", "dtype": "float32"},
             "data": {"task": "d2"},
             "dense": {"metric": metric, **params},
-            "best": {"metric": metric, "kept_block_params": 0.5, "drop_points": drop, **params},
+            "best": {
+                "metric": metric,
+                "interval": {"test": [0.7, 0.9]},
+                "kept_block_params": 0.5,
+                "drop_points": drop,
+                **params,
+            },
         },
     }
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jinja2
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cache.manifest import flush_files
+from ranksieve.workers.export.card import TEMPLATES, model_card
 from ranksieve.workers.export.reader import OWN_TYPE
 from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
 from ranksieve.workers.factors.refit import load_fitted
@@ -32,10 +32,8 @@ from ranksieve.workers.model.layers import LowRankLinear, replace_linears
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.matrices import linear_head, linear_params
 from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
-from ranksieve.workers.types.metrics import drop_unit
 from ranksieve.workers.types.progress import Progress
 
-TEMPLATES = Path(__file__).with_name("templates")
 MODULE = "modeling_ranksieve"
 
 LEAST_TRANSFORMERS = "5.24"
@@ -217,12 +215,7 @@ def _write(
         },
         model_type=model_type,
     )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    code = environment.get_template("modeling_ranksieve.py.jinja").render(
+    code = TEMPLATES.get_template("modeling_ranksieve.py.jinja").render(
         base_class=base_class,
         model_type=model_type,
         least_transformers=LEAST_TRANSFORMERS,
@@ -230,11 +223,8 @@ def _write(
         experts_source=_source(experts_module) if experts else "",
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    card = environment.get_template("README.md.jinja").render(
-        **provenance,
-        head_bias=head_bias,
-        drop_unit=drop_unit(provenance["summary"]["metric_name"]),
-        least_transformers=LEAST_TRANSFORMERS,
+    card = model_card(
+        provenance, plan.matrices, plan.ranks, head_bias=head_bias, least_transformers=LEAST_TRANSFORMERS
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")

@@ -39,6 +39,7 @@ from ranksieve.workers.model.checks import (
     model_files,
 )
 from ranksieve.workers.model.experts import stacked_experts, take_apart
+from ranksieve.workers.model.licence import CARD
 from ranksieve.workers.types.plan import ModelSource
 
 Weights = Literal["fetched", "listed", "ignored"]
@@ -72,7 +73,7 @@ def resolve(
         if source.kind == "path" and weights != "ignored":
             check_headers(source)
         return source
-    wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
+    wanted = [CARD, *HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
     # Weights in subfolders are of other formats or models, and are not read.
     folder = hub.fetch(source.location, source.revision, wanted, f"*/{WEIGHT_FILES}", report)
     listed = weights == "listed" and (

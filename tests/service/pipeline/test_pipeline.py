@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from local_jobs import Document, Finished, Jobs, LocalCluster
 from safetensors.torch import load_file
 
@@ -68,6 +69,30 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
         "verify",
     ]
     assert list(result["seconds"]) == phases
+
+
+def test_nothing_private_is_in_the_exported_folder(jobs: Jobs, short_job: Document, tiny_root: Path) -> None:
+    """No path of this machine, and no name that only the job file holds."""
+    data = tiny_root / "clients-of-acme.jsonl"
+    data.write_bytes((tiny_root / "films.jsonl").read_bytes())
+    short_job["task"]["data"]["source"]["path"] = str(data)
+    short_job["model"]["path"] = str(tiny_root / "model")
+    short_job["labels"] = {"purchaser": "acme-internal"}
+    jobs.submit(short_job)
+    folder = Path(jobs.run(LocalCluster())["artifact"])
+    data.unlink()
+    private = [
+        data.stem,
+        "acme-internal",
+        "purchaser",
+        str(tiny_root),
+        str(jobs.settings.data_dir),
+        str(Path.home()),
+    ]
+    files = {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    found = [(name, text) for name, content in files.items() for text in private if text.encode() in content]
+    assert not found
+    ModelCard(files["README.md"].decode())
 
 
 def test_the_test_split_is_scored_once_and_last(undisturbed: Finished) -> None:

@@ -134,11 +134,20 @@ def test_the_export_must_do_what_was_confirmed_on_every_example(exported: tuple[
         report.require_reproduced(scores(0.5, 2.0), scores(*exported))
 
 
-def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict[str, Any]) -> None:
+CHECKED: Any = SimpleNamespace(licence={"license": "mit"})
+
+
+def test_provenance_names_what_is_public_of_the_job_and_a_digest_of_the_rest(
+    store: Store, tiny_job: dict[str, Any]
+) -> None:
+    tiny_job["task"]["data"]["files"] = {"test": {"hub": {"id": "some/reviews"}}}
     job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
-    provenance = report.provenance(job, SUMMARY)
-    assert provenance["job_id"] == job.id
-    assert provenance["spec"]["seed"] == 0  # defaults are written out
+    provenance = report.provenance(job, CHECKED, SUMMARY)
+    assert (provenance["job_id"], provenance["job_sha256"]) == (job.id, job.spec.digest())
+    assert provenance["model"] == {"hub": None, "revision": None, "licence": {"license": "mit"}}
+    assert provenance["datasets"] == ["some/reviews"]
+    assert provenance["seed"] == 0
+    assert "films.jsonl" not in str(provenance)
     assert set(provenance["versions"]) == {"python", *LIBRARIES}
     assert provenance["summary"] is SUMMARY
 
@@ -148,7 +157,7 @@ def test_a_model_does_not_say_of_itself_what_is_not_known_yet(
     store: Store, tiny_job: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
     job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
-    reported = report.provenance(job, {**SUMMARY, **wanted})["summary"]
+    reported = report.provenance(job, CHECKED, {**SUMMARY, **wanted})["summary"]
     assert reported == {**SUMMARY, **wanted, "promise_held": None}
 
 
