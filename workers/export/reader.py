@@ -9,9 +9,8 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from ranksieve.search.errors import InputError, RanksieveError
+from ranksieve.workers.export.classes import low_rank_model
 from ranksieve.workers.model.checks import WEIGHT_FILES, holds_weights
-from ranksieve.workers.model.experts import take_apart
-from ranksieve.workers.model.layers import add_biases, replace_linears
 from ranksieve.workers.model.loading import complete, load_prepared, on_device
 
 OWN_TYPE = "ranksieve_"
@@ -55,18 +54,7 @@ def _loaded(folder: Path) -> PreTrainedModel:
         raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
     config = AutoConfig.for_model(**values)
 
-    class Exported(base):  # type: ignore[misc, valid-type]
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            take_apart(self, config.ranksieve["experts"])
-            add_biases(self, config.ranksieve["biases"])
-            replace_linears(self, config.ranksieve["ranks"])
-
-        @classmethod
-        def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
-            return bool(base._can_set_experts_implementation())  # type: ignore[union-attr]
-
-    loaded: Any = Exported.from_pretrained(
+    loaded: Any = low_rank_model(base, type(config)).from_pretrained(
         folder, config=config, dtype="auto", use_safetensors=True, output_loading_info=True
     )
     model: PreTrainedModel = complete(loaded, "model_dir")

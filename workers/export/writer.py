@@ -3,7 +3,7 @@
 A low-rank matrix becomes a layer of `workers.model.layers`. A dense matrix stays unchanged. A matrix of rank 0 keeps at
 most its bias, and so does a dead one (see `model.sublayers`), whatever its rank. The model class in the folder is a
 small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation, caches and tied weights work as
-before.
+before; so are the base model and the other heads.
 """
 
 import json
@@ -20,7 +20,9 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cache.manifest import flush_files
+from ranksieve.workers.export import classes
 from ranksieve.workers.export.card import TEMPLATES, model_card
+from ranksieve.workers.export.heads import heads_of
 from ranksieve.workers.export.reader import OWN_TYPE
 from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
 from ranksieve.workers.factors.refit import load_fitted
@@ -206,25 +208,33 @@ def _write(
     }
     model.save_pretrained(folder, save_original_format=False)  # only the base class knows that format
     model_type = f"{OWN_TYPE}{model.config.model_type}"
+    base_config, heads = type(model.config).__name__, heads_of(model, list(_replaced(plan)))
     _change_config(
         folder / "config.json",
         architectures=[f"LowRank{base_class}"],
         auto_map={
-            "AutoConfig": f"{MODULE}.LowRank{base_class}Config",
-            "AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}",
+            "AutoConfig": f"{MODULE}.LowRank{base_config}",
+            **{auto: f"{MODULE}.LowRank{base}" for auto, base in heads.items()},
         },
         model_type=model_type,
     )
+    modules = [layers, *([experts_module] if experts else []), classes]
     code = TEMPLATES.get_template("modeling_ranksieve.py.jinja").render(
-        base_class=base_class,
+        base_config=base_config,
+        config_name=f"LowRank{base_config}",
+        bases=sorted(set(heads.values())),
         model_type=model_type,
         least_transformers=LEAST_TRANSFORMERS,
-        lowrank_source=_source(layers),
-        experts_source=_source(experts_module) if experts else "",
+        sources=[_source(module) for module in modules],
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
     card = model_card(
-        provenance, plan.matrices, plan.ranks, head_bias=head_bias, least_transformers=LEAST_TRANSFORMERS
+        provenance,
+        plan.matrices,
+        plan.ranks,
+        head_bias=head_bias,
+        heads=[f"`{auto}`" for auto in heads if auto != "AutoModelForCausalLM"],
+        least_transformers=LEAST_TRANSFORMERS,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
@@ -234,8 +244,10 @@ def _write(
 
 
 def _source(module: ModuleType) -> str:
+    """Return a module's text without the imports of this package."""
     assert module.__file__ is not None
-    return Path(module.__file__).read_text(encoding="utf-8")
+    lines = Path(module.__file__).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("from ranksieve."))
 
 
 def _change_config(config_file: Path, **changes: object) -> None:

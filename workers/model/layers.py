@@ -4,6 +4,7 @@ Legend: O output width, D input width, R rank.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,6 +61,30 @@ class LowRankLinear(nn.Module):
             self.up.bias = bias
         else:
             self._parameters["bias"] = bias
+
+
+def own_name(model: Any, name: str) -> str:
+    """Return the name that a module of the causal model has in this one.
+
+    The architecture's base model has no prefix; models with another head have the same one.
+    """
+    prefix = model.base_model_prefix
+    return name if hasattr(model, prefix) else name.removeprefix(f"{prefix}.")
+
+
+def shrink(model: Any, recipe: Mapping[str, Any]) -> None:
+    """Give a dense model the empty layers of an export.
+
+    A bias of the causal model's output head is left out of models without that head.
+
+    Args:
+        model: Changed in place.
+        recipe: `ranks` and `biases`, by the causal model's names.
+    """
+    modules = dict(model.named_modules())
+    biases = [own_name(model, name) for name in recipe["biases"]]
+    add_biases(model, [name for name in biases if name in modules])
+    replace_linears(model, {own_name(model, name): rank for name, rank in recipe["ranks"].items()})
 
 
 def add_biases(model: nn.Module, names: Sequence[str]) -> None:

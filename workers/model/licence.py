@@ -15,7 +15,7 @@ LONGEST_CARD, LONGEST_VALUE = 2**20, 500
 
 
 def licence_of(source: ModelSource) -> dict[str, str]:
-    """Return the licence fields of a resolved source's card; empty without a readable card.
+    """Return the licence fields of a resolved source's card, if it has any.
 
     A card is prose for people: a damaged one is no reason to refuse its model.
     """

@@ -10,7 +10,14 @@ from ranksieve.workers.export.writer import ExportPlan
 
 def card(plan: ExportPlan, provenance: dict[str, Any]) -> ModelCard:
     """The card, read back by the hub's own parser."""
-    text = model_card(provenance, plan.matrices, plan.ranks, head_bias=False, least_transformers="5.24")
+    text = model_card(
+        provenance,
+        plan.matrices,
+        plan.ranks,
+        head_bias=False,
+        heads=["`AutoModel`"],
+        least_transformers="5.24",
+    )
     return ModelCard(text)
 
 

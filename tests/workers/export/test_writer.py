@@ -16,8 +16,11 @@ import transformers
 from jinja2 import UndefinedError
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
     PreTrainedModel,
 )
 
@@ -155,10 +158,43 @@ def test_no_other_class_takes_the_weights(export_plan: ExportPlan, tmp_path: Pat
         with pytest.raises(ValueError, match="contains custom code"):
             AutoModelForCausalLM.from_pretrained(one, trust_remote_code=False)
         with pytest.raises(ValueError, match="Unrecognized configuration class"):
-            AutoModel.from_pretrained(one, trust_remote_code=True)
+            AutoModelForQuestionAnswering.from_pretrained(
+                one, trust_remote_code=True
+            )  # no place for the weights
         stranger = AutoModelForCausalLM.from_pretrained(one, trust_remote_code=True).eval()
         torch.testing.assert_close(stranger(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(load_folder(one)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+@torch.inference_mode()
+def test_another_head_gets_the_blocks_of_the_export(export_plan: ExportPlan, tmp_path: Path) -> None:
+    """With a bias of the output head in the files, which that head has no place for."""
+    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
+    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
+    folder = run(replace(export_plan, factors_folder=factors)).folder
+    expected = switchable(export_plan).base_model(IDS_BL).last_hidden_state
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        folder, trust_remote_code=True, output_loading_info=True, num_labels=3
+    )
+    assert set(loading["missing_keys"]) == {"score.weight"}
+    assert model.num_labels == 3
+    got = model.eval().base_model(IDS_BL).last_hidden_state
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+def test_a_serving_engine_finds_what_it_asks_for(export_plan: ExportPlan) -> None:
+    """Conditions of vLLM's Transformers backend: a base model that its attention fits, and no wrong shards."""
+    folder = run(export_plan).folder
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, trust_remote_code=True)
+    assert type(model).is_backend_compatible()
+    assert not model.supports_tp_plan
+    weights = load_file(folder / "model.safetensors")
+    expected = {name.removeprefix("model.") for name in weights if name.startswith("model.")}
+    assert {name for name, _ in model.named_parameters()} == expected
 
 
 def test_earlier_transformers_is_refused(export_plan: ExportPlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +223,11 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     assert config["architectures"] == ["LowRankLlamaForCausalLM"]
     assert config["model_type"] == "ranksieve_llama"
     assert config["auto_map"] == {
-        "AutoConfig": "modeling_ranksieve.LowRankLlamaForCausalLMConfig",
+        "AutoConfig": "modeling_ranksieve.LowRankLlamaConfig",
+        "AutoModel": "modeling_ranksieve.LowRankLlamaModel",
         "AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM",
+        "AutoModelForSequenceClassification": "modeling_ranksieve.LowRankLlamaForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_ranksieve.LowRankLlamaForTokenClassification",
     }
     assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
     assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
@@ -313,6 +314,12 @@ def test_export_is_the_searched_model(
         tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
         assert tied == architecture.config().tie_word_embeddings
         assert biases(loaded, plan) == biases(dense, plan)
+
+    if "AutoModel" in stranger.config.auto_map:
+        base = AutoModel.from_pretrained(plan.folder, trust_remote_code=True, dtype="auto").eval()
+        assert_close(base(IDS_BL).last_hidden_state, stranger.base_model(IDS_BL).last_hidden_state)
+    else:
+        assert architecture.model_type == "llama4_text"  # its base model and its head disagree on names
 
     prices = [matrix.price(rank) for matrix, rank in zip(plan.matrices, plan.ranks, strict=True)]
     written = sum(prices) - sum(exported.dead.values())
