@@ -32,6 +32,12 @@ def _evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) ->
     return evaluate_export(settings, model_dir, spec, split)
 
 
+def _multiply_out(model_dir: Path, output: Path) -> None:
+    from ranksieve.workers.export.dense import multiply_out
+
+    multiply_out(model_dir, output)
+
+
 def _demo(**options: Any) -> int:
     from ranksieve.api.cli.demo import demo
 
@@ -43,10 +49,12 @@ class Parts:
     """Factories behind the commands.
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
-    scores a model folder on a split of a spec's data; `demo` runs the demo and returns its exit code.
+    scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder;
+    `demo` runs the demo and returns its exit code.
     """
 
     build: Callable[[Settings], Application] = _build
     connect: Callable[[str, str | None], Client] = Client
     evaluate: Callable[[Settings, Path, JobSpec, str], dict[str, Any]] = _evaluate
+    multiply_out: Callable[[Path, Path], None] = _multiply_out
     demo: Callable[..., int] = _demo

@@ -1,4 +1,4 @@
-"""Command line: `ranksieve serve | run | estimate | export | evaluate | demo`.
+"""Command line: `ranksieve serve | run | export | evaluate | dense | …`.
 
 Other modules add their groups of commands. Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or
 wrong usage, 130 Ctrl-C. Progress goes to stderr, results go to stdout.
@@ -186,6 +186,17 @@ def evaluate(
         echo_json(values)
     else:
         stdout().print(values_table(values))
+
+
+@app.command()
+def dense(
+    ctx: typer.Context,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Exported model folder.")],
+    output: Output,
+) -> None:
+    """Multiply an exported model out, for tools that load only the dense architecture."""
+    parts_of(ctx).multiply_out(model_dir.resolve(), output.resolve())
+    typer.echo(output)
 
 
 @app.command()

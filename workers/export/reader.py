@@ -40,7 +40,7 @@ def _loaded(folder: Path) -> PreTrainedModel:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
-    values = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
+    values = read_values(config_file)
     if not holds_weights(folder):
         raise InputError("model_dir", f"{folder} holds no {WEIGHT_FILES}; pickled weights are never loaded")
     if "ranksieve" not in values:
@@ -59,6 +59,12 @@ def _loaded(folder: Path) -> PreTrainedModel:
     )
     model: PreTrainedModel = complete(loaded, "model_dir")
     return on_device(model, torch.device("cpu"))
+
+
+def read_values(config_file: Path) -> dict[str, Any]:
+    """Return the values of a configuration file."""
+    values: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
+    return values
 
 
 def _special_float(values: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from ranksieve.api.cli import main
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.client.client import Client
+from ranksieve.search.errors import InputError
 
 
 @pytest.fixture
@@ -30,7 +31,18 @@ def ranksieve(build, request, tmp_path, monkeypatch):
         print("a library's chatter")  # noqa: T201
         return {"metric": {split: 0.5}, "model": str(model_dir)}
 
-    parts = Parts(build=build, connect=connect, evaluate=evaluate, demo=lambda **options: len(options))
+    def multiply_out(model_dir, output):
+        if not model_dir.is_dir():
+            raise InputError("model_dir", f"no folder {model_dir}")
+        output.mkdir()
+
+    parts = Parts(
+        build=build,
+        connect=connect,
+        evaluate=evaluate,
+        multiply_out=multiply_out,
+        demo=lambda **options: len(options),
+    )
 
     def run(*arguments):
         return CliRunner().invoke(main.app, [str(argument) for argument in arguments], obj=parts)

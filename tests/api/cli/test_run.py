@@ -192,6 +192,16 @@ def test_refused_estimate_as_json(ranksieve, spec_file, preflight):
     assert done.stderr.splitlines() == ["task.prompt: no field 'body'"]
 
 
+def test_dense_writes_a_copy_beside_the_export(ranksieve, tmp_path):
+    done = ranksieve("dense", tmp_path, "-o", "copy")
+
+    assert (done.exit_code, done.stdout) == (0, "copy\n")
+    assert (tmp_path / "copy").is_dir()
+    refused = ranksieve("dense", "missing", "-o", "other")
+    assert refused.exit_code == 2
+    assert "model_dir: no folder" in refused.stderr
+
+
 def test_evaluate(ranksieve, spec_file, tmp_path):
     table = ranksieve("evaluate", tmp_path, spec_file, "--split", "confirm")
     printed = ranksieve("evaluate", tmp_path, spec_file, "--json")

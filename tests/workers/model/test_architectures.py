@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.workers.export.dense import multiply_out
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import Exported, ExportPlan, export
 from ranksieve.workers.factors import preparation
@@ -330,6 +331,13 @@ def test_export_is_the_searched_model(
     assert exported.added == (48 if has_bias and dense.get_output_embeddings().bias is None else 0)
     saved = prepared.block_params - exported.block_params
     assert prepared.total_params - exported.total_params == saved - exported.added
+
+    (plan.factors_folder / ANSWER_BIAS).unlink(missing_ok=True)  # dense architectures have no place for it
+    list(export(plan))
+    multiply_out(plan.folder, tmp_path / "multiplied")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "multiplied").eval()
+    assert type(stock) is type(dense)
+    assert_close(stock(IDS_BL).logits, load_folder(plan.folder)(IDS_BL).logits)
 
 
 def planned(
