@@ -233,6 +233,7 @@ def _write(
         plan.matrices,
         plan.ranks,
         head_bias=head_bias,
+        dense_copy=not biases,
         heads=[f"`{auto}`" for auto in heads if auto != "AutoModelForCausalLM"],
         least_transformers=LEAST_TRANSFORMERS,
     )

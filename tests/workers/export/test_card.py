@@ -15,6 +15,7 @@ def card(plan: ExportPlan, provenance: dict[str, Any]) -> ModelCard:
         plan.matrices,
         plan.ranks,
         head_bias=False,
+        dense_copy=True,
         heads=["`AutoModel`"],
         least_transformers="5.24",
     )

@@ -50,6 +50,7 @@ def test_its_card_says_what_it_is_good_for(export_plan: ExportPlan, tmp_path: Pa
     folder, output = exported(export_plan), tmp_path / "dense"
     multiply_out(folder, output)
     before, after = (ModelCard((one / "README.md").read_text()) for one in (folder, output))
+    assert "ranksieve dense" in before.text
     assert after.data.to_dict() == before.data.to_dict()
     assert "as large and as slow as the dense model" in after.text
     assert "trust_remote_code" not in after.text
@@ -61,6 +62,7 @@ def test_a_bias_that_the_architecture_has_no_place_for_is_refused(
 ) -> None:
     save_file({"lm_head:bias": torch.arange(48.0)}, tmp_path / "fitted.safetensors")
     folder = exported(replace(export_plan, refit=tmp_path / "fitted.safetensors"))
+    assert "ranksieve dense" not in (folder / "README.md").read_text()
     with pytest.raises(InputError, match="has a bias on lm_head, which LlamaForCausalLM has no place for"):
         multiply_out(folder, tmp_path / "dense")
     assert not (tmp_path / "dense").exists()
