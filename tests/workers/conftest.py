@@ -350,6 +350,7 @@ def provenance() -> dict[str, Any]:
             "method": "task",
             "train_epochs": 0,
             "refit": False,
+            "reference": {"tuned": False, "blocks": None},
             "model": {"digest": "d1", "dtype": "float32"},
             "data": {"task": "d2"},
             "dense": {"metric": metric, **params},

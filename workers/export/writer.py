@@ -102,7 +102,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     shutil.rmtree(plan.scratch, ignore_errors=True)
     try:
-        _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
+        _write(model, plan, biases, _counted(plan, sizes), plan.scratch, head_bias=says)
         flush_files(plan.scratch)
         shutil.rmtree(plan.folder, ignore_errors=True)
         plan.scratch.rename(plan.folder)
@@ -176,11 +176,15 @@ def _stored_numbers(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> dict[str, Any]:
+def _counted(plan: ExportPlan, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return the provenance with the sizes and ranks of the files in its summary."""
     summary = plan.provenance["summary"]
     ranks = dict(zip([matrix.name for matrix in plan.matrices], plan.ranks, strict=True))
-    best = {**summary["best"], **sizes, "kept_block_params": sizes["block_params"] / dense_params}
+    best = {
+        **summary["best"],
+        **sizes,
+        "kept_block_params": sizes["block_params"] / summary["dense"]["block_params"],
+    }
     return {**plan.provenance, "summary": {**summary, "ranks": ranks, "best": best}}
 
 

@@ -92,6 +92,13 @@ def test_the_card_tells_what_was_removed_where_and_what_nobody_checked(
     assert "## Not checked" in text
 
 
+def test_a_tuned_model_says_so(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
+    provenance["summary"]["reference"] = {"tuned": True, "blocks": [2, 5]}
+    text = card(export_plan, provenance).text
+    assert "cut to 2 of its 5 blocks and tuned" in text
+    assert "output head are those of the tuned model" in text
+
+
 def test_many_removed_matrices_are_counted(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
     matrices = [replace(export_plan.matrices[0], name=f"0.{i}", layer=0, kind=f"m{i}") for i in range(9)]
     text = card(replace(export_plan, matrices=tuple(matrices), ranks=(0,) * 9), provenance).text
