@@ -54,7 +54,7 @@ def finalists_table(result: Result) -> Table:
     )
     for one in finalists:
         records = f"{one['examples']:,}" if "examples" in one else ""
-        row = [f"{one['kept_share']:.1%}", records, f"{one['metric']:.3f}", _interval(one["drop_points"])]
+        row = [f"{one['kept_share']:.1%}", records, f"{one['metric']:.3f}", _interval(one)]
         if promised:
             row += [f"{one['risk']:.3g}", "yes" if one["passed"] else "no"]
         table.add_row(*row, "exported" if one["genome"] == result["genome"] else "")
@@ -234,13 +234,14 @@ def _metric(side: Result, split: str) -> str:
 
 
 def _drop(best: Result, split: str) -> str:
-    drop = best.get("drop_points", {}).get(split)
+    drop = best["drop"].get(split)
     return "" if drop is None else f"drop {_interval(drop)}"
 
 
-def _interval(drop: Sequence[float]) -> str:
-    estimate, low, high = drop
-    return f"{estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
+def _interval(drop: Mapping[str, Any]) -> str:
+    """Return a drop with its interval, if it has one."""
+    interval = "" if drop["drop_low"] is None else f" [{drop['drop_low']:+.2f}, {drop['drop_high']:+.2f}]"
+    return f"{drop['drop_points']:+.2f}{interval}"
 
 
 def _caption(result: Result) -> str:

@@ -129,6 +129,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "CandidatePage": {
         "candidates": [
             {
+                "id": 17,
                 "generation": 3,
                 "examples": 256,
                 "genome": [1, 2],

@@ -86,7 +86,7 @@ def summary(
             "metric": best_metric,
             "interval": {"test": scorer.interval(winner.test)},
             "kl_nats": kl_nats,
-            "drop_points": {"confirm": _points(winner.confirm_drop), "test": _points(winner.test_drop)},
+            "drop": {"confirm": _drop(winner.confirm_drop), "test": _drop(winner.test_drop)},
             **_drop_from_dense(winner, prepared),
             **_counts(winner.candidate.genome, space, prepared),
         },
@@ -109,10 +109,11 @@ def export_summary(
     whole = {"search": candidate["examples"] == sizes["search"], "confirm": True}
     if refit is None:
         metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
+        drops["search"] = {"drop_points": candidate["drop_points"], "drop_low": None, "drop_high": None}
     if confirmed is not None:
         whole["confirm"] = confirmed.get("examples", sizes["confirm"]) == sizes["confirm"]
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
-        drops["confirm"] = confirmed["drop_points"]
+        drops["confirm"] = {name: confirmed[name] for name in ("drop_points", "drop_low", "drop_high")}
     dense, reference = export.known["dense"], export.known["reference"]
 
     def shared(metrics: dict[str, float]) -> dict[str, float]:
@@ -126,7 +127,6 @@ def export_summary(
             "asked": export.asked,
             "measured_on": list(metric),
             "search_examples": candidate["examples"],
-            "search_drop_points": candidate["drop_points"] if refit is None else None,
         },
         "target_bytes": None,
         **latency.predicted(latency.of_export(export), space.matrices, space.ranks(export.genome)),
@@ -142,7 +142,7 @@ def export_summary(
         "best": {
             "metric": metric,
             "kl_nats": kl_nats,
-            "drop_points": drops,
+            "drop": drops,
             **_counts(export.genome, space, prepared),
         },
     }
@@ -211,7 +211,7 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
         "examples": len(one.scores.quality),
         "metric": scorer.metric(one.scores),
         "kl_nats": float(one.scores.kl_nats.mean()),
-        "drop_points": _points(one.drop),
+        **_drop(one.drop),
         "risk": one.risk,
         "passed": one.passed,
     }
@@ -318,8 +318,9 @@ def _drop_from_dense(winner: Winner, prepared: Prepared) -> dict[str, Any]:
     assert winner.test is not None
     dense_E, best_E = prepared.tuned.quality["test"], winner.test.quality
     drop = paired_drop(dense_E, best_E, confidence=winner.confidence, seed=winner.seed)
-    return {"drop_from_dense_points": {"test": _points(drop)}}
+    return {"drop_from_dense": {"test": _drop(drop)}}
 
 
-def _points(drop: DropInterval) -> list[float]:
-    return [drop.estimate, drop.low, drop.high]
+def _drop(drop: DropInterval) -> dict[str, float]:
+    """Return a drop and its 95 % interval, in points, as events name them."""
+    return {"drop_points": drop.estimate, "drop_low": drop.low, "drop_high": drop.high}

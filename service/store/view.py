@@ -27,6 +27,7 @@ Columns = TypeVarTuple("Columns")
 # Columns, not rows of the mapper: many are read at once, and nobody changes them.
 _FIELDS = [CandidateRow.__table__.columns[name] for name in mapping.CANDIDATE_FIELDS]
 _SCORING = select(CandidateRow.id, *_FIELDS)
+_NUMBERS = [CandidateRow.id, *(column for column in _FIELDS if column.key not in ("genome", "ranks"))]
 
 
 class View:
@@ -176,6 +177,7 @@ class View:
         offset: int = 0,
         generation: int | None = None,
         after: int | None = None,
+        genomes: bool = True,
     ) -> list[dict[str, Any]]:
         """Return a page of a job's scorings with their `id`, in the order of saving.
 
@@ -185,6 +187,7 @@ class View:
             offset: Scorings to skip. Large offsets are slow; `after` is not.
             generation: Generation of the scorings; None: all.
             after: Id of the last scoring of the page before.
+            genomes: Whether to return `genome` and `ranks`, which have a number for each matrix.
 
         Raises:
             NotFoundError: There is no scoring `after`.
@@ -195,7 +198,7 @@ class View:
         if after is not None:
             last = self.candidate(id, after)["generation"]  # ids grow with generations; the index knows those
             query = query.where(CandidateRow.generation >= last, CandidateRow.id > after)
-        return self._values_of(id, query)
+        return self._values_of(id, query if genomes else query.with_only_columns(*_NUMBERS))
 
     def front(
         self,
@@ -205,6 +208,7 @@ class View:
         offset: int = 0,
         generation: int | None = None,
         last: int | None = None,
+        genomes: bool = True,
     ) -> list[dict[str, Any]]:
         """Return a job's front, smallest first.
 
@@ -216,10 +220,11 @@ class View:
             offset: Scorings to skip.
             generation: Limits the scorings to those that this generation added; None: all.
             last: Chooses the front after this generation; None: the present one.
+            genomes: See `candidates`.
         """
         ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
         query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
-        return self._values_of(id, query)
+        return self._values_of(id, query if genomes else query.with_only_columns(*_NUMBERS))
 
     def memo(self, id: str) -> list[dict[str, Any]]:
         """Return every scoring of a job, in the order they were saved."""

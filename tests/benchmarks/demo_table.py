@@ -62,7 +62,7 @@ def _run(effort: str, seed: int, data_dir: Path) -> dict[str, Any]:
 
 def _cells(effort: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
     dense, best = result["dense"], result["best"]
-    drop, low, high = best["drop_points"]["test"]
+    drop, low, high = best["drop"]["test"].values()
     yield effort
     yield str(seed)
     yield f"{best['kept_block_params']:.1%}"

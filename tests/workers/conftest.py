@@ -334,7 +334,10 @@ def make_share() -> Iterator[Callable[..., Share]]:
 def provenance() -> dict[str, Any]:
     """What the model card names, as `service.pipeline.report` makes it."""
     metric = {"confirm": 0.9, "test": 0.8}
-    drop = {"confirm": [0.1, -0.2, 0.4], "test": [0.2, -0.1, 0.5]}
+    drop = {
+        "confirm": {"drop_points": 0.1, "drop_low": -0.2, "drop_high": 0.4},
+        "test": {"drop_points": 0.2, "drop_low": -0.1, "drop_high": 0.5},
+    }
     params = {"block_params": 15360, "total_params": 18592}
     return {
         "name": "Small films",
@@ -358,7 +361,7 @@ def provenance() -> dict[str, Any]:
                 "metric": metric,
                 "interval": {"test": [0.7, 0.9]},
                 "kept_block_params": 0.5,
-                "drop_points": drop,
+                "drop": drop,
                 **params,
             },
         },

@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
-from ranksieve.api.http.schemas.jobs import CandidatePage, GenerationPage
+from ranksieve.api.http.schemas.jobs import CandidateBody, CandidatePage, GenerationPage
 from ranksieve.search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
@@ -32,7 +32,7 @@ def generations(
     return GenerationPage(generations=reader.jobs.generations(job_id, after=after, limit=limit))
 
 
-@router.get("/candidates")
+@router.get("/candidates", response_model_exclude_unset=True)
 def candidates(
     job_id: str,
     reader: Reader,
@@ -51,12 +51,19 @@ def candidates(
             description="Only candidates scored on all search examples that no smaller one beats, smallest first."
         ),
     ] = False,
+    genomes: Annotated[
+        bool, Query(description="Whether with `genome` and `ranks`: a number for each matrix.")
+    ] = True,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
     if pareto:
         if after is not None:
             raise InputError("after", "not allowed with pareto; use offset, the front is short")
-        found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation)
+        found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation, genomes=genomes)
     else:
-        found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation, after=after)
-    return CandidatePage(candidates=[{**one, "failure": reader.shown(one["failure"])} for one in found])
+        found = reader.jobs.candidates(
+            job_id, limit=limit, offset=offset, generation=generation, after=after, genomes=genomes
+        )
+    return CandidatePage(
+        candidates=[CandidateBody(**{**one, "failure": reader.shown(one["failure"])}) for one in found]
+    )

@@ -57,7 +57,10 @@ class JobBody(JobSummary):
     """Job with its spec and, once it succeeded, its result."""
 
     spec: JobSpec
-    result: dict[str, Any] | None = Field(description="Dense and sieved model in numbers.")
+    result: dict[str, Any] | None = Field(
+        description="Dense and sieved model in numbers. `drop_points` is a number wherever it occurs, with "
+        "`drop_low` and `drop_high` beside it where there is a 95 % interval."
+    )
 
 
 class JobList(BaseModel):
@@ -136,10 +139,45 @@ class GenerationPage(BaseModel):
     generations: list[dict[str, Any]]
 
 
+class CandidateBody(BaseModel):
+    """Scoring of a candidate on the first `examples` records of the search split.
+
+    All numbers are null where the scoring failed. Losses and drops are better the lower they are.
+    """
+
+    id: int = Field(description="Id of the scoring, for an export or its ranks.")
+    generation: int = Field(description="0: the seeds.")
+    examples: int = Field(description="Records of the search split; races drop candidates after a few.")
+    genome: list[int] = Field(
+        default_factory=list, description="Level of each matrix; absent with `genomes=false`."
+    )
+    ranks: list[int] = Field(
+        default_factory=list,
+        description="Rank of each matrix, -1 for dense; absent with `genomes=false`.",
+    )
+    kept_share: float = Field(description="Share of the prunable parameters that it keeps, from 0 to 1.")
+    kl_nats: float | None = Field(description="Mean KL divergence from the dense model's answers, in nats.")
+    loss_nats: float | None = Field(
+        description="Loss that the search minimises, in nats; null where that is `kl_nats`."
+    )
+    drop_points: float | None = Field(
+        description="Metric lost against the dense model on the same records: percentage points of accuracy or "
+        "token F1, or percent of perplexity; negative where it gains. Null where only the loss was needed."
+    )
+    drop_bound: float | None = Field(
+        description="One-sided upper bound of the drop on fresh records, in the unit of `drop_points`; null where "
+        "there is none."
+    )
+    metric: float | None = Field(description="The task's metric itself; null where `drop_points` is.")
+    tokens: int = Field(description="Tokens run through the model.")
+    seconds: float = Field(description="Time of these tokens.")
+    failure: str | None = Field(description="Reason why the scoring failed.")
+
+
 class CandidatePage(BaseModel):
     """Scored candidates of a job's search."""
 
-    candidates: list[dict[str, Any]]
+    candidates: list[CandidateBody]
 
 
 class RanksBody(BaseModel):

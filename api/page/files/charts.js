@@ -1,18 +1,18 @@
-// Curves and fronts, drawn by uPlot.
+// Charts that stay on the page, drawn by uPlot.
 
-const HEIGHT = 260;
+const HEIGHT = 320;
 
-// A chart that stays on the page; `draw` gives it new numbers.
+// Series labels begin with the mark that the chart draws for them, so that none is told by its colour alone.
 //
-//   series   [{ label, unit, axis: "left" | "right", dashed }], of the values behind x
-//   name(i)  name of point i; without it, x is a number with `unit`
-//   pick(i)  a point was clicked
+//   title         what the chart shows
+//   options(ink)  series, axes, scales, hooks and cursor; `ink(name)` is a colour of the style sheet
+//   words()       the chart in words, for whoever does not see it
+//   pick(index)   the point nearest to the cursor was clicked
 //
-// It is destroyed when the signal aborts: uPlot holds every plot until then.
+// A chart is destroyed when the signal aborts: uPlot holds every plot until then.
 export class Chart {
-  constructor(place, signal, { title, x, series, name, pick }) {
-    this.place = place;
-    this.options = { title, x, series, name, pick };
+  constructor(place, signal, { title, options, words, pick }) {
+    Object.assign(this, { place, title, options, words, pick });
     new ResizeObserver(() => this.plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawAnew(), { signal });
     signal.addEventListener("abort", () => this.plot?.destroy(), { once: true });
@@ -25,7 +25,7 @@ export class Chart {
     if (this.place.hidden) return;
     if (this.plot === undefined) this.plot = new window.uPlot(this.#settings(), columns, this.place);
     else this.#renew(columns);
-    this.place.setAttribute("aria-label", this.#inWords(columns));
+    this.place.setAttribute("aria-label", `${this.title}. ${this.words()}`);
   }
 
   // What a reader has zoomed to stays in view; a double click shows all again.
@@ -46,53 +46,22 @@ export class Chart {
     this.draw(data);
   }
 
-  // The last point, for whoever does not see the others.
-  #inWords([xs, ...columns]) {
-    const { title, x, series, name } = this.options;
-    const last = xs.length - 1;
-    const values = series.map((one, index) => `${one.label} ${formatted(one, columns[index][last])}`);
-    return `${title}. ${xs.length} ${xs.length === 1 ? "point" : "points"}, the last at ${x} ${name ? name(last) : xs[last].toFixed(1)}: ${values.join(", ")}`;
-  }
-
   #settings() {
-    const { title, x, series, name, pick } = this.options;
-    const colour = (variable) => colourOf(this.place, variable);
-    const ink = { stroke: colour("--ink"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-    const right = series.find((one) => one.axis === "right");
-    const left = series.find((one) => one.axis !== "right");
-    const clicked = (plot) => plot.over.addEventListener("click", () => plot.cursor.idx != null && pick(plot.cursor.idx));
-    return {
-      title,
-      width: this.place.clientWidth,
-      height: HEIGHT,
-      scales: { x: { time: false, ...(name ? { range: stepsIn } : {}) } },
-      series: [
-        { label: x, value: (_, value, __, index) => (index == null ? "–" : name ? name(index) : value.toFixed(1)) },
-        ...series.map((one, index) => ({
-          label: one.label,
-          scale: one.axis ?? "left",
-          stroke: colour(`--series-${index + 1}`),
-          width: 2,
-          dash: one.dashed ? [6, 4] : undefined,
-          points: { show: true, size: 6 },
-          spanGaps: true,
-          value: (_, value) => formatted(one, value),
-        })),
-      ],
-      axes: [
-        { ...ink, label: x, labelSize: 20, ...(name ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}) },
-        { ...ink, scale: "left", label: left.axisLabel, labelSize: 20, size: 60 },
-        ...(right ? [{ ...ink, scale: "right", side: 1, label: right.axisLabel, labelSize: 20, size: 60, grid: { show: false } }] : []),
-      ],
-      hooks: pick ? { ready: [clicked] } : {},
-    };
+    const made = this.options((name) => colourOf(this.place, name));
+    const clicked = (plot) => plot.over.addEventListener("click", () => plot.cursor.idx != null && this.pick(plot.cursor.idx));
+    const hooks = { ...made.hooks, ready: this.pick ? [clicked] : [] };
+    return { title: this.title, width: this.place.clientWidth, height: HEIGHT, ...made, hooks };
   }
 }
 
-// Range of the steps' axis; uPlot would widen a single step to a hundred.
-const stepsIn = (plot, min, max) => [min, plot.data[0].length === 1 ? min + 1 : max];
+export function axis(ink, label, more = {}) {
+  return { stroke: ink("--ink"), grid: { stroke: ink("--line"), width: 1 }, ticks: { show: false }, label, labelSize: 20, ...more };
+}
 
-const formatted = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
+// Range of a scale of x with room before the first and after the last point, unless a reader has zoomed in.
+export function roomy(room) {
+  return (plot, min, max) => (min === plot.data[0][0] && max === plot.data[0].at(-1) ? [min - room, max + room] : [min, max]);
+}
 
 // A style-sheet variable resolved for a canvas, for the current light or dark page.
 function colourOf(place, variable) {

@@ -22,6 +22,15 @@ export function table(head, rows, attributes = {}) {
   );
 }
 
+export const section = (title) => h("section", { hidden: true }, h("h2", {}, title));
+
+// Content below a section's heading; an empty section is hidden.
+export function fill(place, children) {
+  const found = children.filter((child) => child !== null);
+  place.replaceChildren(place.firstElementChild, ...found);
+  place.hidden = found.length === 0;
+}
+
 // Replace an element's children, but keep equal ones: they keep the focus and a click in progress. Kept children keep
 // their handlers, which must therefore depend only on what is in their element.
 export function refill(element, ...children) {

@@ -24,13 +24,16 @@ export async function otherSizes(id, front, signal, attempt) {
   };
   if (!(await show())) watch().catch((error) => attempt(() => Promise.reject(error)));
   const size = h("input", { type: "number", name: "percent", min: 1, max: 100, step: "any", required: true });
-  const ask = async () => {
-    const made = await post(`jobs/${id}/exports`, { candidate: best(front(), Number(size.value)).id }, signal);
-    location.hash = `#/jobs/${made.id}`;
-  };
+  const ask = () => exportCandidate(id, best(front(), Number(size.value)).id, signal);
   const asked = (event) => (event.preventDefault(), attempt(ask));
   const form = h("form", { onsubmit: asked }, h("label", {}, "The best model that keeps at most ", size, " %"), " ", h("button", {}, "export"));
   return h("div", {}, form, list);
+}
+
+// Exports a candidate, and leads to the export.
+export async function exportCandidate(id, candidate, signal) {
+  const made = await post(`jobs/${id}/exports`, { candidate }, signal);
+  location.hash = `#/jobs/${made.id}`;
 }
 
 // The largest model shown as keeping at most this many percent.

@@ -4,10 +4,9 @@ const LONGEST_LOG = 500;
 
 export class History {
   phase = null; // { phase, done, total } while one goes on
-  steps = []; // rounds and generations in order, each with its name and what was told of it
+  #generations = new Map(); // by number; a job that is resumed does some again, and comes to the same
   finalists = []; // those that were confirmed in the run under way, or the last one
   log = []; // events but those of progress, the newest last
-  #known = new Map(); // where each step is among them, by its name
 
   // Takes events in; tells whether the job itself, and what its search has found, has to be read anew: the job with every
   // generation, too, as a pause that is asked for elsewhere is no event.
@@ -19,11 +18,11 @@ export class History {
 
   // What is left where events are past retention.
   recall(generations) {
-    for (const record of generations) this.#step(`generation ${record.generation}`, record);
+    for (const record of generations) this.#generations.set(record.generation, record);
   }
 
   get generations() {
-    return this.steps.filter((step) => step.generation !== undefined);
+    return [...this.#generations.values()];
   }
 
   #add(event) {
@@ -37,15 +36,7 @@ export class History {
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
     if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => !isLookBefore(one, data)), data];
-    if (type === "matrices.reweighed") this.#step(`reweighing ${data.round}`, data);
-    if (type === "genome.descended") this.#step(`descent ${data.round}`, data);
-    if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
-  }
-
-  // A job that is taken up again does some steps again, and comes to the same.
-  #step(name, data) {
-    if (!this.#known.has(name)) this.#known.set(name, this.steps.length);
-    this.steps[this.#known.get(name)] = { ...data, name };
+    if (type === "generation.completed") this.#generations.set(data.generation, data);
   }
 }
 

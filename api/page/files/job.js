@@ -1,16 +1,14 @@
 // One job, live: its progress, its curves, the models it has found, and its result.
 
 import { ended, events, get, pause, post, Problem } from "./client.js";
-import { Chart } from "./charts.js";
-import { h, refill } from "./elements.js";
+import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";
-import { dropUnit, moment, percent, short, took } from "./format.js";
+import { moment, short, took } from "./format.js";
 import { History } from "./history.js";
 import { nameOf, stateChip } from "./jobs.js";
-import { rankMap } from "./ranks.js";
+import { Models } from "./models.js";
 import { files, finalistTable, promise, resultTable } from "./result.js";
 
-const EXPORTED = ""; // what the choice of models calls the one without an id
 const PACE_MS = 250; // events may come by the hundred
 
 export async function showJob(place, id, signal) {
@@ -36,18 +34,8 @@ async function generations(id, signal) {
   }
 }
 
-async function front(id, signal) {
-  for (const found = []; ; ) {
-    const page = await get(`jobs/${id}/candidates?pareto=true&limit=1000&offset=${found.length}`, signal);
-    found.push(...page.candidates);
-    if (page.candidates.length < 1000) return found;
-  }
-}
-
 class JobView {
   history = new History();
-  #ofRanks = null; // the model whose ranks are shown
-  #picked = false; // whether the reader chose it
   #isComplete = false;
   #lastListed = 0; // the last event in the list of them
   #stale = null; // what has to be read anew, where anything has happened since it was last shown
@@ -57,58 +45,26 @@ class JobView {
     this.id = job.id;
     this.job = job;
     this.signal = signal;
-    const drop = dropUnit(job.spec.task.kind);
     this.heading = h("header");
     this.progress = h("p");
     this.message = h("p", { role: "alert" });
     this.result = section("Result");
-    this.search = section("The search");
-    this.models = section("Models found");
+    this.models = new Models(job, signal, (act) => this.#attempt(act));
     this.finalists = section("Confirmed on fresh records");
     this.files = section("Files");
     this.others = section("Other sizes");
     this.log = section("Events");
     this.spec = section("Job file");
-    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.search, this.models);
+    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.models.element);
     this.element.append(this.finalists, this.files, this.others, this.log, this.spec);
 
-    const [steps, losses, sizes] = [chartPlace(), chartPlace(), chartPlace()];
     this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
     this.log.append(this.list);
-    this.choice = h("select", { "aria-label": "Model", onchange: () => this.#attempt(() => this.#pick(this.choice.value)) });
-    this.map = h("div");
-    this.search.append(steps, losses);
-    this.models.append(sizes, h("p", {}, "Ranks of ", this.choice), this.map);
-    this.steps = new Chart(steps, signal, {
-      title: "Size and drop, step by step",
-      x: "step",
-      name: (index) => this.history.steps[index].name,
-      series: [
-        { label: "kept", unit: "%", digits: 1, axisLabel: "kept, %" },
-        { label: "drop on the records looked at", unit: drop, digits: 2, axis: "right", axisLabel: `drop, ${drop}`, dashed: true },
-      ],
-    });
-    this.losses = new Chart(losses, signal, {
-      title: "Fitness by generation",
-      x: "generation",
-      name: (index) => String(this.history.generations[index].generation),
-      series: [
-        { label: "least loss", unit: "nats", axisLabel: "nats" },
-        { label: "mean loss", unit: "nats", dashed: true },
-        { label: "KL from the dense model", unit: "nats" },
-      ],
-    });
-    this.sizes = new Chart(sizes, signal, {
-      title: "Models that no smaller one beats on the search split",
-      x: "kept, %",
-      series: [{ label: "loss", unit: "nats", axisLabel: "loss, nats" }],
-      pick: (index) => this.#attempt(() => this.#pick(String(this.front[index].id))),
-    });
   }
 
   async read({ job, search }) {
     if (job) this.job = await get(`jobs/${this.id}`, this.signal);
-    if (search) this.front = await front(this.id, this.signal);
+    if (search) await this.models.read();
   }
 
   say(text) {
@@ -154,12 +110,11 @@ class JobView {
     fill(this.finalists, [finalistTable(job, history.finalists)]);
     this.#showLog();
     this.#showSpec();
-    this.#showCurves();
-    await this.#showModels();
+    await this.models.show(job, history.finalists);
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);
-      if (job.parent === null) fill(this.others, [await otherSizes(this.id, () => this.front, this.signal, (act) => this.#attempt(act))]);
+      if (job.parent === null) fill(this.others, [await otherSizes(this.id, () => this.models.candidates.front, this.signal, (act) => this.#attempt(act))]);
     }
   }
 
@@ -201,48 +156,6 @@ class JobView {
     fill(this.spec, [h("details", {}, h("summary", {}, "as JSON"), h("pre", {}, text))]);
   }
 
-  #showCurves() {
-    const { steps, generations } = this.history;
-    this.search.hidden = steps.length === 0;
-    if (steps.length > 0) {
-      const drops = steps.map((step) => step.drop_points ?? null);
-      this.steps.draw([steps.map((_, index) => index), steps.map((step) => 100 * step.kept_share), drops]);
-    }
-    if (generations.length > 0) {
-      const columns = ["loss_min", "loss_avg", "kl_nats"].map((name) => generations.map((one) => one[name] ?? null));
-      this.losses.draw([generations.map((_, index) => index), ...columns]);
-    }
-  }
-
-  async #showModels() {
-    const { front, job } = this;
-    this.models.hidden = front.length === 0 && !job.result?.ranks;
-    if (this.models.hidden) return;
-    this.sizes.draw([front.map((one) => 100 * one.kept_share), front.map((one) => one.loss_nats)]);
-    const chosen = this.choice.value;
-    refill(
-      this.choice,
-      job.result?.ranks ? h("option", { value: EXPORTED }, "the exported model") : null,
-      front.map((one) => h("option", { value: one.id }, `candidate ${one.id}, ${percent(one.kept_share)} kept`)),
-    );
-    const options = [...this.choice.options].map((option) => option.value);
-    const stays = this.#ofRanks !== null && options.includes(chosen) && (this.#picked || options[0] !== EXPORTED);
-    await this.#showRanks(stays ? chosen : options[0]);
-  }
-
-  #pick(model) {
-    this.#picked = true;
-    return this.#showRanks(model);
-  }
-
-  async #showRanks(model) {
-    this.choice.value = model;
-    if (model === this.#ofRanks) return;
-    this.#ofRanks = model;
-    const map = await rankMap(this.id, model === EXPORTED ? null : model, this.signal).catch(notKept);
-    if (model === this.#ofRanks) this.map.replaceChildren(map); // else another was chosen meanwhile
-  }
-
   async #request(request) {
     if (request === "cancel" && !window.confirm("End this job now? Its models are kept, but not exported.")) return;
     this.job = await post(`jobs/${this.id}/${request}`, undefined, this.signal);
@@ -258,22 +171,6 @@ class JobView {
       if (!this.signal.aborted) this.say(error.message);
     }
   }
-}
-
-// A job's matrices are in its folder, which may be on another server.
-function notKept(error) {
-  if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
-  throw error;
-}
-
-const chartPlace = () => h("div", { class: "chart" });
-const section = (title) => h("section", { hidden: true }, h("h2", {}, title));
-
-// Content below a section's heading; an empty section is hidden.
-function fill(section, children) {
-  const found = children.filter((child) => child !== null);
-  section.replaceChildren(section.firstElementChild, ...found);
-  section.hidden = found.length === 0;
 }
 
 // Mirrors the server's rule in `service/store/user_requests.py`.

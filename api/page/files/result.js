@@ -10,8 +10,8 @@ const OF_EXPORTS = ["search", ...SPLITS];
 export function resultTable({ spec, result }) {
   const { dense, best, metric_name: metric, latency } = result;
   const unit = dropUnit(spec.task.kind);
-  const interval = (values) => (values == null ? "" : ` [${values.map((value) => fixed(value)).join(", ")}]`);
-  const measured = (model, split) => fixed(model.metric[split]) + interval(model.interval?.[split]);
+  const range = (values) => (values == null ? "" : ` [${values.map((value) => fixed(value)).join(", ")}]`);
+  const measured = (model, split) => fixed(model.metric[split]) + range(model.interval?.[split]);
   const rows = [
     ["block parameters", count(dense.block_params), `${count(best.block_params)} (${percent(best.kept_block_params)} kept)`],
     ["all parameters", count(dense.total_params), count(best.total_params)],
@@ -19,7 +19,7 @@ export function resultTable({ spec, result }) {
     ...(result.export ? OF_EXPORTS : SPLITS).filter((split) => best.metric[split] != null).map((split) => [
       `${metric}, ${split}`,
       measured(dense, split),
-      `${measured(best, split)}${drop(best.drop_points?.[split], unit)}${split === "search" ? searchDrop(result.export, unit) : ""}`,
+      `${measured(best, split)}${drop(best.drop[split], unit)}`,
     ]),
     ["tokens/s", count(dense.tokens_per_second), count(best.tokens_per_second)],
   ];
@@ -35,9 +35,9 @@ export function resultTable({ spec, result }) {
   return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), facts);
 }
 
-const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
+const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "" : ` [${signed(low)}, ${signed(high)}]`);
 
-const searchDrop = ({ search_drop_points: points }, unit) => (points == null ? "" : `, drop ${signed(points)} ${unit}`);
+const drop = (one, unit) => (one === undefined ? "" : `, drop ${signed(one.drop_points)}${interval(one)} ${unit}`);
 
 // The objective, and whether it is met.
 export function promise({ spec, result }) {
@@ -69,13 +69,12 @@ function wishOfExport({ asked, measured_on: splits }) {
 
 // The models tested on the confirm split, with intervals of the drop, from the result or from the events so far.
 export function finalistTable({ spec, result }, confirmed) {
-  const soFar = confirmed.map((one) => ({ ...one, drop_points: [one.drop_points, one.drop_low, one.drop_high] }));
-  const finalists = (result?.finalists ?? soFar).toSorted((one, other) => other.kept_share - one.kept_share);
+  const finalists = (result?.finalists ?? confirmed).toSorted((one, other) => other.kept_share - one.kept_share);
   if (finalists.length === 0) return null;
   const outcome = result?.finalists == null ? [] : ["outcome"];
   const rows = finalists.map((one) => {
-    const [points, low, high] = one.drop_points;
-    const numbers = [percent(one.kept_share), count(one.examples), signed(points), `${signed(low)} to ${signed(high)}`];
+    const range = `${signed(one.drop_low)} to ${signed(one.drop_high)}`;
+    const numbers = [percent(one.kept_share), count(one.examples), signed(one.drop_points), range];
     return [...numbers, ...outcome.map(() => outcomeOf(one, result.genome))];
   });
   const columns = ["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome];

@@ -120,7 +120,7 @@ def test_refused_and_revoked_key(page, serving, tmp_path, pipeline, spec, monkey
             id = alice.submit(spec)["id"]
         page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
         page.goto(f"{url}/#/jobs/{id}")
-        expect(section(page, "The search")).to_be_visible()
+        expect(section(page, "Models found")).to_be_visible()
         page.get_by_role("button", name="pause").click()
         expect(page.get_by_role("alert")).to_contain_text("scope")
 

@@ -40,7 +40,7 @@ def test_broken_stream_leaves_no_gap(page, server, pipeline, spec):
 
     page.route("**/events?*", break_twice)
     page.goto(f"{url}/#/jobs/{id}")
-    expect(section(page, "The search")).to_be_visible()
+    expect(section(page, "Models found")).to_be_visible()
     pipeline.go.set()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
@@ -64,7 +64,7 @@ def test_hidden_tab_keeps_no_stream(page, build, settings, pipeline, spec):
         id = client.submit(spec)["id"]
         assert pipeline.searching.wait(60)
         page.goto(f"{client.connection.url}/#/jobs/{id}")
-        expect(section(page, "The search")).to_be_visible()
+        expect(section(page, "Models found")).to_be_visible()
         with page.expect_event("requestfailed", lambda request: "/events?" in request.url):
             show(True)
         pipeline.go.set()

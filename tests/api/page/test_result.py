@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from browsing import finished, row, section
+from browsing import KEEPS_PLOTS, finished, row, section
 from playwright.sync_api import expect
 
 from ranksieve.api.cli.embedded import embedded
@@ -23,7 +23,7 @@ def test_succeeded_job(page, server, scored):
     expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The objective is met.")
     expect(row(result, "block parameters")).to_contain_text("400 (40.0 % kept)")
     expect(row(result, "accuracy, test")).to_contain_text("0.781 [0.755, 0.806], drop +0.70 [-0.50, +1.90]")
-    expect(section(page, "The search").locator("canvas")).to_have_count(2)
+    expect(section(page, "Models found").locator("canvas")).to_have_count(1)
     expect(section(page, "Files").get_by_role("link", name="tokenizer/vocab.txt")).to_be_visible()
     expect(section(page, "Events").get_by_role("listitem").first).to_contain_text("job.state state succeeded")
     with page.expect_download() as downloaded:
@@ -47,9 +47,6 @@ def test_ranks_of_the_chosen_model(page, server, scored):
     expect(cells()).to_have_text(["16", "32"])
     models.get_by_role("combobox", name="Model").select_option(label="the exported model")
     expect(cells()).to_have_text(["16", "·"])
-    models.locator(".u-over").click()  # the one point of the front is the nearest
-    expect(models.get_by_role("combobox", name="Model")).to_have_value(str(found["id"]))
-    expect(cells()).to_have_text(["16", "32"])
 
 
 def test_late_answer_does_not_replace_newer_ranks(page, server, scored):
@@ -86,19 +83,27 @@ def test_job_without_matrices(page, server, scored, settings):
     expect(section(page, "Files").get_by_role("link", name="config.json")).to_be_visible()
 
 
-def test_front_of_several_pages(page, server, scored):
+def test_candidates_of_several_pages(page, server, scored):
     def answer(route):
-        offset = int(re.search(r"offset=(\d+)", route.request.url)[1])
-        route.fulfill(json={**one, "candidates": front[offset : offset + 1000]})
+        after = re.search(r"after=(\d+)", route.request.url)
+        start = 0 if after is None else int(after[1])
+        route.fulfill(json={"candidates": found[start : start + 1000]})
 
     url, client = server
     id = finished(client, scored)
-    one = client.connection.request("GET", f"/v1/jobs/{id}/candidates?pareto=true")
-    front = [{**one["candidates"][0], "kept_share": 0.1 + number / 2000} for number in range(1100)]
+    [one] = client.candidates(id, pareto=True)
+    found = [
+        {**one, "id": number + 1, "kept_share": 0.1 + number / 2000, "loss_nats": 1 - number / 2000}
+        for number in range(1100)
+    ]
     page.route("**/candidates?*", answer)
     page.goto(f"{url}/#/jobs/{id}")
-    sizes = page.get_by_role("img", name=re.compile("^Models that no smaller one beats"))
-    expect(sizes).to_have_accessible_name(re.compile(r"1100 points, the last at kept, % 65\.0"))
+    expect(page.get_by_role("img", name="Size against drop")).to_have_accessible_name(
+        re.compile(
+            r"1100 scorings, 1100 of them on all records; 2 finalists; promised: at most 2 points; exported: 40"
+        )
+    )
+    expect(section(page, "Models found").locator("option")).to_have_count(1101)
 
 
 def test_export_another_size(page, server, scored):
@@ -118,6 +123,29 @@ def test_export_another_size(page, server, scored):
     expect(section(page, "Other sizes")).to_be_hidden()
     page.get_by_role("link", name="another size of this job").click()
     expect(others.get_by_role("link", name="41.0 % kept")).to_be_visible()
+
+
+def test_export_of_a_clicked_candidate(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    page.goto(url)
+    page.evaluate(KEEPS_PLOTS)
+    page.get_by_role("link", name="snippets").click()
+    models = section(page, "Models found")
+    expect(models.locator(".ranks")).to_be_visible()
+    expect(models.get_by_role("button", name="export this model")).to_have_count(0)
+
+    x, y = page.evaluate("[window.plots[0].valToPos(41, 'x'), window.plots[0].valToPos(0.8, 'drop')]")
+    models.locator(".u-over").click(position={"x": x + 1, "y": y - 1})
+
+    [found] = client.candidates(id, pareto=True)
+    expect(models.get_by_role("combobox", name="Model")).to_have_value(str(found["id"]))
+    expect(row(models.get_by_role("table"), "q_proj").get_by_role("cell")).to_have_text(["16", "32"])
+    expect(models).to_contain_text(
+        "scored on 8 records of the search split, loss 0.0400 nats, drop +0.80 points"
+    )
+    models.get_by_role("button", name="export this model").click()
+    expect(page.get_by_role("link", name="another size of this job")).to_be_visible()
 
 
 def test_states_of_exports(page, server, scored):
@@ -140,11 +168,11 @@ def test_result_of_an_export(page, server, pipeline, scored):
     id = finished(client, scored)
     pipeline.result["export"] = {
         "job": id, "asked": {"share": 0.5}, "measured_on": ["search"], "search_examples": 8,
-        "search_drop_points": 0.8,
     }  # fmt: skip
     pipeline.result["promise_held"] = None
     pipeline.result["best"]["metric"] = {"search": 0.77}
-    pipeline.result["best"]["drop_points"] = {}
+    searched = {"drop_points": 0.8, "drop_low": None, "drop_high": None}
+    pipeline.result["best"]["drop"] = {"search": searched}
     made = client.export(id, share=0.5)["id"]
     page.goto(f"{url}/#/jobs/{made}")
 
@@ -193,8 +221,10 @@ def test_perplexity(page, server, pipeline, spec):
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
         ["kept", "records", "drop, % of perplexity", "95 % interval", "outcome"]
     )
-    expect(page.get_by_role("img", name=re.compile("^Size and drop"))).to_have_accessible_name(
-        re.compile(r"generation 0: kept 41\.0 %, .* 0\.80 % of perplexity$")
+    expect(page.get_by_role("img", name="Size against drop")).to_have_accessible_name(
+        re.compile(
+            r"promised: at most 2 % of perplexity; exported: 40\.0 % kept, drop \+0\.50 % of perplexity$"
+        )
     )
 
 
@@ -237,22 +267,9 @@ def test_job_past_retention(page, build, settings, pipeline, scored):
         page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
-        expect(section(page, "The search").locator("canvas")).to_have_count(2)
+        expect(section(page, "Models found").locator("canvas")).to_have_count(1)
         expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
             ["50.0 %512-0.50-1.60 to +0.60passed", "40.0 %1,200+0.50-0.60 to +1.60not passed, exported"]
-        )
-
-
-def test_generations_past_retention(page, build, settings, pipeline, spec):
-    pipeline.generations = 1001
-    application = build(settings)
-    with embedded(application) as client:
-        id = finished(client, spec)
-        application.store.cleanup.forget_events(timedelta(seconds=-1))
-        page.goto(f"{client.connection.url}/#/jobs/{id}")
-
-        expect(page.get_by_role("img", name=re.compile("^Fitness"))).to_have_accessible_name(
-            re.compile("1001 points, the last at generation 1000")
         )
 
 

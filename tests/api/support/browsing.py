@@ -2,6 +2,13 @@
 
 import re
 
+KEEPS_PLOTS = """() => {
+    window.plots = [];
+    const construct = (plot, given) => { window.plots.push(new plot(...given)); return window.plots.at(-1); };
+    window.uPlot = new Proxy(window.uPlot, { construct });
+}"""
+"""From then on `window.plots` has what the page draws."""
+
 
 def finished(client, spec):
     job = client.submit(spec)

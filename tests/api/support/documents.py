@@ -35,14 +35,18 @@ RESULT: dict[str, Any] = {
             "genome": [3, 4],
             "examples": 512,
             "metric": 0.79,
-            "drop_points": [-0.5, -1.6, 0.6],
+            "drop_points": -0.5,
+            "drop_low": -1.6,
+            "drop_high": 0.6,
         },
         {
             "kept_share": 0.4,
             "genome": [1, 2],
             "examples": 1200,
             "metric": 0.78,
-            "drop_points": [0.5, -0.6, 1.6],
+            "drop_points": 0.5,
+            "drop_low": -0.6,
+            "drop_high": 1.6,
         },
     ],
     "artifact": "/jobs/1/artifacts",
@@ -76,7 +80,10 @@ RESULT: dict[str, Any] = {
         "tokens_per_second": 1100.0,
         "kept_block_params": 0.4,
         "kl_nats": {"test": 0.05},
-        "drop_points": {"confirm": [0.5, -0.6, 1.6], "test": [0.7, -0.5, 1.9]},
+        "drop": {
+            "confirm": {"drop_points": 0.5, "drop_low": -0.6, "drop_high": 1.6},
+            "test": {"drop_points": 0.7, "drop_low": -0.5, "drop_high": 1.9},
+        },
     },
 }
 

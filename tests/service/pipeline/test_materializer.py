@@ -74,7 +74,7 @@ def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
     assert weights(result) == weights(job_result)
     assert result["export"]["measured_on"] == ["confirm"]
     assert result["best"]["metric"] == {"confirm": job_result["best"]["metric"]["confirm"]}
-    assert result["best"]["drop_points"] == {"confirm": job_result["best"]["drop_points"]["confirm"]}
+    assert result["best"]["drop"] == {"confirm": job_result["best"]["drop"]["confirm"]}
     card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
     assert "Drop on the confirm split" in card
     assert "named above: the test split was not touched" in card

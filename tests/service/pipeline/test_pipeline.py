@@ -206,9 +206,9 @@ def test_a_tuned_model_is_cut_and_is_what_drops_are_measured_from(
     assert reference["metric"]["search"] >= max(dense["metric"]["search"], dense["helped"]["search"])
     assert dense["block_params"] == undisturbed.result["dense"]["block_params"] == BLOCK_PARAMS
     assert dense["file_bytes"] == undisturbed.result["dense"]["file_bytes"]
-    drop, _, _ = best["drop_points"]["test"]
+    drop = best["drop"]["test"]["drop_points"]
     assert drop == pytest.approx(100 * (reference["metric"]["test"] - best["metric"]["test"]))
-    drop, _, _ = best["drop_from_dense_points"]["test"]
+    drop = best["drop_from_dense"]["test"]["drop_points"]
     assert drop == pytest.approx(100 * (dense["metric"]["test"] - best["metric"]["test"]))
     assert best["kept_block_params"] <= 0.25
     assert all(".layers.0." in name for name in result["ranks"])

@@ -238,7 +238,7 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
 
 def test_card_tells_what_a_drop_is_told_in(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
     summary = provenance["summary"]
-    summary["best"]["drop_points"] = {"test": [1.5, 0.5, 2.5]}
+    summary["best"]["drop"] = {"test": {"drop_points": 1.5, "drop_low": 0.5, "drop_high": 2.5}}
 
     def card() -> str:
         return (run(replace(export_plan, provenance=provenance)).folder / "README.md").read_text()

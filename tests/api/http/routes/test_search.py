@@ -18,6 +18,9 @@ def test_candidates_by_page_and_generation(http, client, done):
 
     assert scored["genome"] == [1, 2]
     assert failed["failure"] == "not finite"
+    long = ("genome", "ranks")
+    brief = [{name: one[name] for name in one if name not in long} for one in (scored, failed)]
+    assert http.get(url, params={"genomes": False}).json()["candidates"] == brief
     assert http.get(url, params={"limit": 1, "offset": 1}).json()["candidates"] == [failed]
     assert http.get(url, params={"offset": 10_000}).json()["candidates"] == []
     assert http.get(url, params={"offset": 10_001}).status_code == 422

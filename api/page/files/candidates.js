@@ -1,0 +1,56 @@
+// Scored candidates of a job's search: those known so far, the front among them, and one in words.
+
+import { get } from "./client.js";
+import { h } from "./elements.js";
+import { count, dropUnit, fixed, percent, signed } from "./format.js";
+
+const PAGE = 1000;
+
+export const lossOf = (one) => one.loss_nats ?? one.kl_nats;
+
+// Scorings that did not fail, smallest first. `read` fetches those that are new.
+export class Candidates {
+  all = [];
+  front = []; // scored on all search records, and no smaller one has a lower loss
+  #last = null;
+
+  constructor(id, records) {
+    this.id = id;
+    this.records = records; // of the search split
+  }
+
+  async read(signal) {
+    const found = [];
+    for (let page; page === undefined || page.length === PAGE; ) {
+      const after = this.#last === null ? "" : `&after=${this.#last}`;
+      page = (await get(`jobs/${this.id}/candidates?genomes=false&limit=${PAGE}${after}`, signal)).candidates;
+      this.#last = page.at(-1)?.id ?? this.#last;
+      found.push(...page.filter((one) => one.failure === null));
+    }
+    if (found.length === 0) return;
+    this.all = [...this.all, ...found].sort((one, other) => one.kept_share - other.kept_share || lossOf(one) - lossOf(other));
+    this.front = [];
+    for (const one of this.all) {
+      if (this.isWhole(one) && (this.front.length === 0 || lossOf(one) < lossOf(this.front.at(-1)))) this.front.push(one);
+    }
+  }
+
+  isWhole(one) {
+    return one.examples === this.records;
+  }
+
+  find(id) {
+    return this.all.find((one) => String(one.id) === id);
+  }
+}
+
+// A candidate in words, with a button that exports it if `exported` is given.
+export function candidateFacts(one, { spec }, exported) {
+  const unit = dropUnit(spec.task.kind);
+  const facts = [`candidate ${one.id} of generation ${one.generation}`, `${percent(one.kept_share)} kept`, `scored on ${count(one.examples)} records of the search split`];
+  facts.push(`loss ${fixed(lossOf(one), 4)} nats`);
+  if (one.drop_points !== null) facts.push(`drop ${signed(one.drop_points)} ${unit}`);
+  if (one.drop_bound !== null) facts.push(`at most ${signed(one.drop_bound)} expected on fresh records`);
+  const offers = exported !== undefined && one.metric !== null;
+  return h("p", { class: "facts" }, facts.join(", "), offers ? [" ", h("button", { type: "button", onclick: exported }, "export this model")] : []);
+}
