@@ -43,10 +43,16 @@ _GENERATION: dict[str, Any] = {
     "target_share": 0.4,
     "kept_share": 0.41,
     "kl_nats": 0.05,
+    "loss_nats": 0.04,
     "drop_points": 0.8,
     "metric": 0.78,
     "evaluations": 12,
+    "tokens": 3456,
     "accepted": True,
+    "loss_min": 0.04,
+    "loss_avg": 0.05,
+    "loss_max": 0.07,
+    "loss_std": 0.01,
 }
 _KEY: dict[str, Any] = {
     "id": "5f0c2a9b7d31",

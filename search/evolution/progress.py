@@ -108,11 +108,13 @@ class SearchProgress:
         else:
             incumbent, accepted = self._select(finishers, target)
         self.incumbent, self.generation = incumbent, generation.number
+        at_target = accepted or target == self.population.target_share
         return GenerationRecord.of(
             incumbent,
             generation=generation.number,
             target_share=target,
             kept_share=self._space.kept_share(incumbent.genome),
+            loss_nats=incumbent.fitness if at_target else None,
             evaluations=evaluations,
             tokens=tokens,
             accepted=accepted,

@@ -17,6 +17,7 @@ class GenerationRecord:
         target_share: Size it worked at; for the seeds of `MaxDrop`, the size that they started the search from.
         kept_share: Share of the prunable parameters the incumbent keeps.
         kl_nats: The incumbent's KL on all search examples.
+        loss_nats: The incumbent's loss there; None while nothing at the target is scored on all examples.
         drop_points: Metric that the incumbent loses there, in points.
         metric: Metric that the incumbent reaches there.
         evaluations: Scorings so far, of any stage.
@@ -33,6 +34,7 @@ class GenerationRecord:
     target_share: float
     kept_share: float
     kl_nats: float
+    loss_nats: float | None
     drop_points: float
     metric: float
     evaluations: int

@@ -50,8 +50,8 @@ class EventType(StrEnum):
     """split, metric, metric_name; helped (metric with one number added to each answer, where that helps: the reference
     of drops)"""
     GENERATION_COMPLETED = "generation.completed"
-    """generation, target_share, kept_share, kl_nats, drop_points, metric, evaluations, tokens, accepted; loss_min,
-    loss_avg, loss_max, loss_std (of the population)"""
+    """generation, target_share, kept_share, kl_nats, loss_nats, drop_points, metric, evaluations, tokens, accepted;
+    loss_min, loss_avg, loss_max, loss_std (of the population)"""
     ACTOR_REPLACED = "actor.replaced"
     """actor, reason"""
     CANDIDATE_FAILED = "candidate.failed"

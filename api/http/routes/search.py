@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
-from ranksieve.api.http.schemas.jobs import CandidateBody, CandidatePage, GenerationPage
+from ranksieve.api.http.schemas.jobs import CandidateBody, CandidatePage, GenerationBody, GenerationPage
 from ranksieve.search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
@@ -29,7 +29,11 @@ def generations(
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> GenerationPage:
     """List the records of finished generations, in order."""
-    return GenerationPage(generations=reader.jobs.generations(job_id, after=after, limit=limit))
+    return GenerationPage(
+        generations=[
+            GenerationBody(**one) for one in reader.jobs.generations(job_id, after=after, limit=limit)
+        ]
+    )
 
 
 @router.get("/candidates", response_model_exclude_unset=True)

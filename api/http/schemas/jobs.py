@@ -133,10 +133,38 @@ class EventPage(BaseModel):
     next: int = Field(description="Value of `after` that continues here, whether or not there is more yet.")
 
 
+class GenerationBody(BaseModel):
+    """Generation of a search; its numbers are those of its best model on all records of the search split.
+
+    Losses and drops are better the lower they are.
+    """
+
+    generation: int = Field(description="0: the seeds.")
+    target_share: float = Field(
+        description="Size that it tried, as a share of the dense model's: of its prunable parameters, bytes or time, "
+        "as the objective counts."
+    )
+    kept_share: float = Field(description="Share of the prunable parameters that its best model keeps.")
+    kl_nats: float = Field(description="Mean KL divergence from the dense model's answers, in nats.")
+    loss_nats: float | None = Field(
+        description="Loss that the search minimises, in nats; null if its best model is of an earlier target. "
+        "Comparable between generations of one target."
+    )
+    drop_points: float = Field(description="Metric lost against the dense model, as in a candidate.")
+    metric: float = Field(description="The task's metric itself.")
+    evaluations: int = Field(description="Scorings so far, of any stage.")
+    tokens: int = Field(description="Tokens run through candidates so far.")
+    accepted: bool = Field(description="Whether its best model was good enough at this size.")
+    loss_min: float = Field(description="Least loss in the population, in nats.")
+    loss_avg: float = Field(description="Mean loss of the population, in nats.")
+    loss_max: float = Field(description="Largest loss in the population, in nats.")
+    loss_std: float = Field(description="Standard deviation of the population's loss, in nats.")
+
+
 class GenerationPage(BaseModel):
     """Generations of a job's search in order."""
 
-    generations: list[dict[str, Any]]
+    generations: list[GenerationBody]
 
 
 class CandidateBody(BaseModel):

@@ -1,5 +1,6 @@
 // One job, live: its progress, its curves, the models it has found, and its result.
 
+import { BestChart } from "./best.js";
 import { ended, events, get, pause, post, Problem } from "./client.js";
 import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";
@@ -50,16 +51,20 @@ class JobView {
     this.message = h("p", { role: "alert" });
     this.result = section("Result");
     this.models = new Models(job, signal, (act) => this.#attempt(act));
+    this.search = section("The search");
     this.finalists = section("Confirmed on fresh records");
     this.files = section("Files");
     this.others = section("Other sizes");
     this.log = section("Events");
     this.spec = section("Job file");
-    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.models.element);
+    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.models.element, this.search);
     this.element.append(this.finalists, this.files, this.others, this.log, this.spec);
 
     this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
     this.log.append(this.list);
+    const place = h("div", { class: "chart" });
+    this.search.append(place);
+    this.best = new BestChart(place, signal, job);
   }
 
   async read({ job, search }) {
@@ -110,6 +115,8 @@ class JobView {
     fill(this.finalists, [finalistTable(job, history.finalists)]);
     this.#showLog();
     this.#showSpec();
+    this.best.draw(history.generations, ended(job.state) || job.state === "finalizing");
+    this.search.hidden = this.best.chart.place.hidden;
     await this.models.show(job, history.finalists);
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;

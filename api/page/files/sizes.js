@@ -6,6 +6,8 @@ import { diamond, dot, generationColours, ring, square, star, whisker } from "./
 
 const [X, EARLY, WHOLE, FRONT, FINALISTS, DENSE, EXPORTED] = Array(7).keys();
 
+const EDGE = 4 * devicePixelRatio; // room for marks of what is above the chart
+
 export class SizeChart {
   #rows = []; // { x, label, pick } behind the columns, smallest first
 
@@ -92,7 +94,7 @@ export class SizeChart {
   #mark(plot, ink) {
     const { ctx, bbox } = plot;
     const colours = generationColours(ink, this.candidates.all);
-    const at = (value) => Math.min(bbox.top + bbox.height, Math.max(bbox.top, plot.valToPos(value, "drop", true)));
+    const at = (value) => Math.min(bbox.top + bbox.height, Math.max(bbox.top + EDGE, plot.valToPos(value, "drop", true)));
     const draw = {
       [EARLY]: (x, y, { one }) => ring(ctx, x, y, colours[one.generation]),
       [WHOLE]: (x, y, { one }) => dot(ctx, x, y, colours[one.generation]),

@@ -43,6 +43,41 @@ def test_stale_parts_by_event(page, server):
     ]
 
 
+def test_best_so_far_has_a_falling_curve_for_each_size(page, server):
+    url, _ = server
+    page.goto(url)
+    numbers = [
+        (0.3, 0.05, True),
+        (0.2, 0.09, False),
+        (0.2, 0.07, False),
+        (0.2, 0.08, True),
+        (0.15, 0.2, False),
+    ]
+    records = [
+        {"generation": number, "target_share": target, "loss_nats": loss, "accepted": accepted}
+        for number, (target, loss, accepted) in enumerate(numbers)
+    ]
+    drawn = page.evaluate(
+        """async (records) => {
+            const { BestChart } = await import("/page/best.js");
+            const place = document.createElement("div");
+            document.body.append(place);
+            const job = { spec: { objective: { kind: "max_drop" } } };
+            const best = new BestChart(place, new AbortController().signal, job);
+            return [false, true].map((isOver) => {
+                best.draw(records, isOver);
+                return [best.chart.plot.data.map((column) => [...column]), place.ariaLabel];
+            });
+        }""",
+        records,
+    )
+    columns = [[0, 1, 2, 3, 4], [0.05, None, None, None, 0.2], [None, 0.09, 0.07, 0.07, None]]
+    words = (
+        "Best so far at the size being tried. 30 % held: generation 0; 20 % held: generations 1 to 3; 15 %"
+    )
+    assert drawn == [[columns, f"{words}: generation 4"], [columns, f"{words} did not: generation 4"]]
+
+
 FORMATS = {
     "sizeExactly(1250000000)": "1.25 GB",
     "sizeExactly(17)": "17 B",

@@ -273,6 +273,19 @@ def test_job_past_retention(page, build, settings, pipeline, scored):
         )
 
 
+def test_generations_past_retention(page, build, settings, pipeline, spec):
+    pipeline.generations = 1001
+    application = build(settings)
+    with embedded(application) as client:
+        id = finished(client, spec)
+        application.store.cleanup.forget_events(timedelta(seconds=-1))
+        page.goto(f"{client.connection.url}/#/jobs/{id}")
+
+        expect(page.get_by_role("img", name="Best so far")).to_have_accessible_name(
+            "Best so far at the size being tried. 40 % held: generations 0 to 1000"
+        )
+
+
 def test_failed_job_and_missing_job(page, server, pipeline, spec):
     url, client = server
     pipeline.failure = ValueError("a fault of ours")

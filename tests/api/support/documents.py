@@ -165,10 +165,16 @@ RECORD = {
     "target_share": 0.4,
     "kept_share": 0.41,
     "kl_nats": 0.05,
+    "loss_nats": 0.04,
     "drop_points": 0.8,
     "metric": 0.78,
     "evaluations": 12,
+    "tokens": 3456,
     "accepted": True,
+    "loss_min": 0.04,
+    "loss_avg": 0.05,
+    "loss_max": 0.07,
+    "loss_std": 0.01,
 }
 CANDIDATE = {
     "generation": 0,

@@ -150,6 +150,9 @@ def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
     assert records[0].accepted
     assert records[0].target_share == pytest.approx(0.36, abs=0.003)
     assert all(record.drop_points <= 2.0 for record in accepted)
+    for target in {record.target_share for record in records}:
+        losses = [record.loss_nats for record in records if record.target_share == target]
+        assert losses == sorted(losses, reverse=True)  # losses of one size only fall
 
 
 def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem) -> None:
@@ -182,6 +185,7 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     first = evolution.retire()
     assert first is not None
     assert first.target_share == 0.85
+    assert first.loss_nats is None  # its incumbent is larger
     largest_seed = max((trial.genome for trial in seeds), key=problem.space.params)
     assert evolution.incumbent.genome == largest_seed
     records = [first, *problem.drive(evolution)]
