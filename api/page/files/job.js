@@ -5,6 +5,7 @@ import { ended, events, get, pause, post, Problem } from "./client.js";
 import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";
 import { moment, short, took } from "./format.js";
+import { headline, stages } from "./headline.js";
 import { History } from "./history.js";
 import { nameOf, stateChip } from "./jobs.js";
 import { Models } from "./models.js";
@@ -47,7 +48,7 @@ class JobView {
     this.job = job;
     this.signal = signal;
     this.heading = h("header");
-    this.progress = h("p");
+    this.progress = h("div");
     this.message = h("p", { role: "alert" });
     this.result = section("Result");
     this.models = new Models(job, signal, (act) => this.#attempt(act));
@@ -110,8 +111,8 @@ class JobView {
     const { job, history } = this;
     document.title = `${nameOf(job)} · ranksieve`;
     this.#showHeading();
-    this.#showProgress();
-    fill(this.result, job.result?.best ? [promise(job), resultTable(job)] : []);
+    refill(this.progress, stages(job, history.phase));
+    fill(this.result, job.result?.best ? [headline(job), promise(job), resultTable(job)] : []);
     fill(this.finalists, [finalistTable(job, history.finalists)]);
     this.#showLog();
     this.#showSpec();
@@ -139,12 +140,6 @@ class JobView {
       h("p", {}, acts.map((request) => h("button", { type: "button", name: request, onclick: () => this.#attempt(() => this.#request(request)) }, request))),
       job.error === null ? null : h("p", { class: "problem" }, job.error.field ? `${job.error.field}: ${job.error.message}` : job.error.message),
     );
-  }
-
-  #showProgress() {
-    const { phase } = this.history;
-    if (ended(this.job.state) || phase === null) refill(this.progress);
-    else refill(this.progress, h("label", {}, `${phase.phase} `, h("progress", { value: phase.done, max: phase.total }), ` ${phase.done} of ${phase.total}${phase.phase === "fetch" ? " MB" : ""}`));
   }
 
   // What is new goes on top, and what is there stays where a reader has scrolled to.

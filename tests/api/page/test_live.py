@@ -13,6 +13,10 @@ def test_running_job_is_followed_to_its_result(page, server, pipeline, scored):
     page.goto(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
     expect(section(page, "Result")).to_be_hidden()
+    stages = page.get_by_role("list", name="Stages")
+    expect(stages.get_by_role("listitem")).to_have_text(
+        ["queued ✓", "validating ✓", "preparing ✓", "searching", "finalizing"]
+    )
     choice = section(page, "Models found").get_by_role("combobox", name="Model")
     expect(choice).to_contain_text("candidate")
 
@@ -21,6 +25,7 @@ def test_running_job_is_followed_to_its_result(page, server, pipeline, scored):
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
     expect(section(page, "Result")).to_be_visible()
     expect(page.get_by_role("button", name="pause")).to_have_count(0)
+    expect(stages).to_have_count(0)
     expect(choice).to_have_value("")  # the exported model
     cells = row(section(page, "Models found").get_by_role("table"), "q_proj").get_by_role("cell")
     expect(cells).to_have_text(["16", "·"])

@@ -78,6 +78,20 @@ def test_best_so_far_has_a_falling_curve_for_each_size(page, server):
     assert drawn == [[columns, f"{words}: generation 4"], [columns, f"{words} did not: generation 4"]]
 
 
+def test_stages_of_an_export(page, server):
+    url, _ = server
+    page.goto(url)
+    shown = page.evaluate(
+        """async () => {
+            const { stages } = await import("/page/headline.js");
+            const job = { state: "preparing", parent: "0a" };
+            const list = stages(job, { phase: "fetch", done: 90, total: 270 });
+            return [...list.children].map((item) => item.textContent);
+        }"""
+    )
+    assert shown == ["queued ✓", "validating ✓", "preparing fetch  33 %, 90 of 270 MB", "finalizing"]
+
+
 FORMATS = {
     "sizeExactly(1250000000)": "1.25 GB",
     "sizeExactly(17)": "17 B",

@@ -20,6 +20,10 @@ def test_succeeded_job(page, server, scored):
     expect(page).to_have_url(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
     result = section(page, "Result")
+    expect(result).to_contain_text(
+        "2.5× fewer block parameters, 1.7× smaller files, 2.2× faster, "
+        "accuracy -0.7 points [-1.9, +0.5] on the test split"
+    )
     expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The objective is met.")
     expect(row(result, "block parameters")).to_contain_text("400 (40.0 % kept)")
     expect(row(result, "accuracy, test")).to_contain_text("0.781 [0.755, 0.806], drop +0.70 [-0.50, +1.90]")
@@ -217,6 +221,7 @@ def test_perplexity(page, server, pipeline, spec):
     expect(result).to_contain_text(
         "the smallest model whose perplexity rises by at most 2 %, with 80 % confidence"
     )
+    expect(result).to_contain_text("perplexity +0.7 % [-0.5, +1.9] on the test split")
     expect(row(result, "perplexity, test")).to_contain_text("drop +0.70 [-0.50, +1.90] % of perplexity")
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
         ["kept", "records", "drop, % of perplexity", "95 % interval", "outcome"]
