@@ -3,16 +3,19 @@
 import { axis, Chart, roomy } from "./charts.js";
 import { fixed, percent } from "./format.js";
 
-const TITLE = "Best so far at the size being tried";
-
 // Losses of models of different sizes are not compared: each target size has a curve of its own, which only falls.
 export class BestChart {
   #records = [];
   #runs = []; // of generations in a row at one target size: { target, from, to, held }
 
-  constructor(place, signal, { spec }) {
+  constructor(signal, { spec }) {
     this.kind = spec.objective.kind;
-    this.chart = new Chart(place, signal, { title: TITLE, options: (ink) => this.#options(ink), words: () => this.#words() });
+    this.chart = new Chart(signal, {
+      title: "Best so far at the size being tried",
+      options: (ink) => this.#options(ink),
+      words: () => this.#words(),
+      rows: () => this.#rows(),
+    });
   }
 
   // A target that is still tried has neither held nor failed, unless the search is over.
@@ -32,9 +35,8 @@ export class BestChart {
 
   #options(ink) {
     const loss = (_, value) => (value == null ? "–" : `${fixed(value, 4)} nats`);
-    const curve = (label, colour, dash) => ({
-      label, stroke: ink(colour), width: 2, dash, scale: "loss", value: loss, paths: window.uPlot.paths.stepped({ align: 1 }), points: { show: true, size: 7 },
-    });
+    const shared = { width: 2, scale: "loss", value: loss, paths: window.uPlot.paths.stepped({ align: 1 }), points: { show: true, size: 7 } };
+    const curve = (label, colour, dash) => ({ label, stroke: ink(colour), dash, ...shared });
     const size = (index) => (index == null ? "–" : `${this.#records[index].generation}, ${this.#label(this.#records[index].target_share)}`);
     return {
       scales: { x: { time: false, range: roomy(0.5) } },
@@ -85,6 +87,11 @@ export class BestChart {
       if (ctx.measureText(text).width < end - start) ctx.fillText(text, (start + end) / 2, bbox.top + 4 * devicePixelRatio);
     }
     ctx.restore();
+  }
+
+  #rows() {
+    const names = ["generation", "target_share", "kept_share", "loss_nats", "drop_points", "evaluations", "accepted"];
+    return [names, ...this.#records.map((one) => names.map((name) => one[name]))];
   }
 
   #words() {

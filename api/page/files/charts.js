@@ -1,5 +1,8 @@
 // Charts that stay on the page, drawn by uPlot.
 
+import { h } from "./elements.js";
+import { csv, picture, save, saveButton } from "./saving.js";
+
 const HEIGHT = 320;
 
 // Series labels begin with the mark that the chart draws for them, so that none is told by its colour alone.
@@ -7,22 +10,27 @@ const HEIGHT = 320;
 //   title         what the chart shows
 //   options(ink)  series, axes, scales, hooks and cursor; `ink(name)` is a colour of the style sheet
 //   words()       the chart in words, for whoever does not see it
+//   rows()        its numbers as rows of a CSV file, the first of names
 //   pick(index)   the point nearest to the cursor was clicked
 //
 // A chart is destroyed when the signal aborts: uPlot holds every plot until then.
 export class Chart {
-  constructor(place, signal, { title, options, words, pick }) {
-    Object.assign(this, { place, title, options, words, pick });
+  constructor(signal, { title, options, words, rows, pick }) {
+    Object.assign(this, { title, options, words, pick });
+    const place = h("div", { role: "img" });
+    const asPicture = async () => save(await picture(this.plot, title, (name) => colourOf(place, name)), `${title}.png`);
+    const asNumbers = () => save(csv(rows()), `${title}.csv`);
+    this.place = place;
+    this.element = h("div", { class: "chart" }, place, saveButton("PNG", title, asPicture), saveButton("CSV", title, asNumbers));
+    this.element.hidden = true; // until there is something to see
     new ResizeObserver(() => this.plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawAnew(), { signal });
     signal.addEventListener("abort", () => this.plot?.destroy(), { once: true });
-    place.setAttribute("role", "img");
-    place.hidden = true; // until there is something to see
   }
 
   draw(columns) {
-    this.place.hidden = columns[0].length === 0;
-    if (this.place.hidden) return;
+    this.element.hidden = columns[0].length === 0;
+    if (this.element.hidden) return;
     if (this.plot === undefined) this.plot = new window.uPlot(this.#settings(), columns, this.place);
     else this.#renew(columns);
     this.place.setAttribute("aria-label", `${this.title}. ${this.words()}`);

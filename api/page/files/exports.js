@@ -4,6 +4,7 @@ import { ended, get, pause, post } from "./client.js";
 import { h, refill, table } from "./elements.js";
 import { moment, percent } from "./format.js";
 import { stateChip } from "./jobs.js";
+import { savable } from "./saving.js";
 
 const REFRESH_MS = 3000;
 
@@ -13,7 +14,7 @@ export async function otherSizes(id, front, signal, attempt) {
   const show = async () => {
     const { exports } = await get(`jobs/${id}/exports`, signal);
     const rows = exports.map((one) => [h("a", { href: `#/jobs/${one.id}` }, `${percent(one.kept_share)} kept`), stateChip(one), moment(one.created_at)]);
-    refill(list, rows.length > 0 ? table(["model", "state", "created"], rows) : null);
+    refill(list, rows.length > 0 ? savable("Exports", table(["model", "state", "created"], rows)) : null);
     return exports.every((one) => ended(one.state));
   };
   const watch = async () => {

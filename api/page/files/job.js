@@ -63,9 +63,8 @@ class JobView {
 
     this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
     this.log.append(this.list);
-    const place = h("div", { class: "chart" });
-    this.search.append(place);
-    this.best = new BestChart(place, signal, job);
+    this.best = new BestChart(signal, job);
+    this.search.append(this.best.chart.element);
   }
 
   async read({ job, search }) {
@@ -117,7 +116,7 @@ class JobView {
     this.#showLog();
     this.#showSpec();
     this.best.draw(history.generations, ended(job.state) || job.state === "finalizing");
-    this.search.hidden = this.best.chart.place.hidden;
+    this.search.hidden = this.best.chart.element.hidden;
     await this.models.show(job, history.finalists);
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;

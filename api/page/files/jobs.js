@@ -3,6 +3,7 @@
 import { ended, get, pause } from "./client.js";
 import { h, refill, table } from "./elements.js";
 import { moment, took } from "./format.js";
+import { savable } from "./saving.js";
 
 const REFRESH_MS = 3000;
 const STATES = [
@@ -35,7 +36,7 @@ export async function showJobs(place, signal) {
     STATES.map((name) => h("option", { value: name }, name)),
   );
   states.value = state;
-  const list = h("div", { class: "wide" });
+  const list = h("div");
   place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states), list, h("p", { class: "pages" }, newer, older));
 
   async function show(here) {
@@ -78,7 +79,7 @@ function jobTable(jobs) {
     took(job),
     job.error === null ? "" : job.error.message,
   ]);
-  return table(["job", "state", "labels", "created", "took", "error"], rows, { class: "jobs" });
+  return savable("Jobs", table(["job", "state", "labels", "created", "took", "error"], rows, { class: "jobs" }));
 }
 
 export const nameOf = (job) => (job.name.trim() === "" ? job.id : job.name);

@@ -58,7 +58,6 @@ function polygon(ctx, x, y, colour, radii) {
 export function whisker(ctx, x, low, high, colour) {
   ctx.strokeStyle = colour;
   ctx.lineWidth = 1.5 * devicePixelRatio;
-  ctx.setLineDash([]);
   ctx.beginPath();
   ctx.moveTo(x, low);
   ctx.lineTo(x, high);

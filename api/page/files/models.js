@@ -26,9 +26,8 @@ export class Models {
     this.map = h("div");
     this.chosen = h("p", {}, "Ranks of ", this.choice);
     this.colours = h("p", { class: "facts" });
-    const place = h("div", { class: "chart" });
-    this.element.append(place, this.colours, this.chosen, this.facts, this.map);
-    this.chart = new SizeChart(place, signal, job, (id) => this.#pick(id));
+    this.chart = new SizeChart(signal, job, (id) => this.#pick(id));
+    this.element.append(this.chart.element, this.colours, this.chosen, this.facts, this.map);
   }
 
   read() {

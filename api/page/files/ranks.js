@@ -3,6 +3,7 @@
 import { get } from "./client.js";
 import { h } from "./elements.js";
 import { percent } from "./format.js";
+import { savable } from "./saving.js";
 
 const DENSE = -1;
 
@@ -19,7 +20,7 @@ export async function rankMap(id, candidate, signal) {
   const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
   const shown = h("table", { class: "ranks" }, h("thead", {}, head), h("tbody", {}, rows));
   const key = "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger the colour, the more numbers a matrix keeps.";
-  return h("div", { class: "wide" }, shown, h("p", { class: "facts" }, key));
+  return h("div", {}, savable("Ranks", shown), h("p", { class: "facts" }, key));
 }
 
 function cell(name, rank, density) {

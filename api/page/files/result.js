@@ -3,6 +3,7 @@
 import { get, key } from "./client.js";
 import { h, table } from "./elements.js";
 import { count, dropUnit, exactly, fixed, percent, signed, size, sizeExactly } from "./format.js";
+import { savable } from "./saving.js";
 
 const SPLITS = ["confirm", "test"];
 const OF_EXPORTS = ["search", ...SPLITS];
@@ -32,7 +33,7 @@ export function resultTable({ spec, result }) {
     ? ` ${count(best.left_out_params)} parameters that the search counted are left out: their sublayers have no output any more.`
     : "";
   const facts = h("p", { class: "facts" }, `In brackets 95 % intervals.${leftOut}`);
-  return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), facts);
+  return h("div", {}, savable("Result", table(["", "dense", "sieved"], rows, { class: "numbers" })), facts);
 }
 
 const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "" : ` [${signed(low)}, ${signed(high)}]`);
@@ -78,7 +79,7 @@ export function finalistTable({ spec, result }, confirmed) {
     return [...numbers, ...outcome.map(() => outcomeOf(one, result.genome))];
   });
   const columns = ["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome];
-  return h("div", { class: "wide" }, table(columns, rows, { class: "numbers" }));
+  return savable("Finalists", table(columns, rows, { class: "numbers" }));
 }
 
 // The spent risk, not the interval, decides whether a finalist passed.
@@ -90,7 +91,7 @@ function outcomeOf({ genome, risk, passed }, exported) {
 export async function files(id, signal) {
   const { artifacts } = await get(`jobs/${id}/artifacts`, signal);
   const rows = artifacts.map(({ name, bytes }) => [link(id, name), size(bytes)]);
-  return h("div", { class: "wide" }, table(["file", "size"], rows, { class: "numbers" }), h("p", {}, "All of them: ", h("code", {}, `ranksieve download ${id} -o FOLDER`)));
+  return h("div", {}, savable("Files", table(["file", "size"], rows, { class: "numbers" })), h("p", {}, "All of them: ", h("code", {}, `ranksieve download ${id} -o FOLDER`)));
 }
 
 // A browser does not send the key by itself.

@@ -12,14 +12,18 @@ export class SizeChart {
   #rows = []; // { x, label, pick } behind the columns, smallest first
 
   // `pick` is called with the id of the candidate that was clicked.
-  constructor(place, signal, { spec }, pick) {
+  constructor(signal, { spec }, pick) {
     this.unit = dropUnit(spec.task.kind);
     const { kind, points } = spec.objective;
     this.promise = ["max_drop", "pareto"].includes(kind) ? points : null;
-    const words = () => this.#words();
-    const options = (ink) => this.#options(ink);
-    const title = "Size against drop";
-    this.chart = new Chart(place, signal, { title, options, words, pick: (index) => this.#rows[index].pick && pick(this.#rows[index].pick) });
+    this.chart = new Chart(signal, {
+      title: "Size against drop",
+      options: (ink) => this.#options(ink),
+      words: () => this.#words(),
+      rows: () => this.#numbers(),
+      pick: (index) => this.#rows[index].pick && pick(this.#rows[index].pick),
+    });
+    this.element = this.chart.element;
   }
 
   // `exported` is the finalist that was exported, if any.
@@ -56,7 +60,8 @@ export class SizeChart {
   #options(ink) {
     const drop = (_, value) => (value == null ? "–" : `${signed(value)} ${this.unit}`);
     const marks = (label, more = {}) => ({ label, stroke: ink("--ink"), scale: "drop", paths: () => null, points: { show: false }, value: drop, ...more });
-    const line = (label, colour, more) => marks(label, { stroke: ink(colour), width: 1.5, spanGaps: true, paths: window.uPlot.paths.stepped({ align: 1 }), ...more });
+    const paths = window.uPlot.paths.stepped({ align: 1 });
+    const line = (label, colour, more) => marks(label, { stroke: ink(colour), width: 1.5, spanGaps: true, paths, ...more });
     const row = (index) => `${percent(this.#rows[index].x / 100)}, ${this.#rows[index].label}`;
     return {
       scales: { x: { time: false, range: roomy(2) }, drop: { range: (_, least, most) => window.uPlot.rangeNum(least, most, 0.1, true) } },
@@ -98,11 +103,15 @@ export class SizeChart {
     const draw = {
       [EARLY]: (x, y, { one }) => ring(ctx, x, y, colours[one.generation]),
       [WHOLE]: (x, y, { one }) => dot(ctx, x, y, colours[one.generation]),
-      [FINALISTS]: (x, y, { one }) => (whisker(ctx, x, at(one.drop_low), at(one.drop_high), ink("--series-2")), diamond(ctx, x, y, ink("--series-2"))),
+      [FINALISTS]: (x, y, { one }) => {
+        whisker(ctx, x, at(one.drop_low), at(one.drop_high), ink("--series-2"));
+        diamond(ctx, x, y, ink("--series-2"));
+      },
       [DENSE]: (x, y) => square(ctx, x, y, ink("--ink")),
       [EXPORTED]: (x, y) => star(ctx, x, y, ink("--ink"), ink("--paper")),
     };
     ctx.save();
+    ctx.setLineDash([]);
     ctx.beginPath();
     ctx.rect(bbox.left - 8, bbox.top - 8, bbox.width + 16, bbox.height + 16);
     ctx.clip();
@@ -115,9 +124,17 @@ export class SizeChart {
     ctx.restore();
   }
 
+  #numbers() {
+    const names = ["id", "generation", "examples", "kept_share", "loss_nats", "kl_nats", "drop_points", "drop_bound", "drop_low", "drop_high"];
+    const kind = ({ values }) => (FINALISTS in values ? (EXPORTED in values ? "exported finalist" : "finalist") : "candidate");
+    const scored = this.#rows.filter((row) => row.one !== undefined);
+    return [["kind", ...names], ...scored.map((row) => [kind(row), ...names.map((name) => row.one[name])])];
+  }
+
   #words() {
     const { candidates, finalists, exported, promise, unit } = this;
-    const words = [`${candidates.all.length} scorings, ${candidates.all.filter((one) => candidates.isWhole(one)).length} of them on all records`];
+    const whole = candidates.all.filter((one) => candidates.isWhole(one));
+    const words = [`${candidates.all.length} scorings, ${whole.length} of them on all records`];
     words.push(`${finalists.length} finalists`);
     if (promise !== null) words.push(`promised: at most ${promise} ${unit}`);
     if (exported !== undefined) words.push(`exported: ${percent(exported.kept_share)} kept, drop ${signed(exported.drop_points)} ${unit}`);

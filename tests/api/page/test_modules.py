@@ -60,13 +60,11 @@ def test_best_so_far_has_a_falling_curve_for_each_size(page, server):
     drawn = page.evaluate(
         """async (records) => {
             const { BestChart } = await import("/page/best.js");
-            const place = document.createElement("div");
-            document.body.append(place);
             const job = { spec: { objective: { kind: "max_drop" } } };
-            const best = new BestChart(place, new AbortController().signal, job);
+            const best = new BestChart(new AbortController().signal, job);
             return [false, true].map((isOver) => {
                 best.draw(records, isOver);
-                return [best.chart.plot.data.map((column) => [...column]), place.ariaLabel];
+                return [best.chart.plot.data.map((column) => [...column]), best.chart.place.ariaLabel];
             });
         }""",
         records,

@@ -35,6 +35,36 @@ def test_succeeded_job(page, server, scored):
     assert downloaded.value.path().read_text() == '{"ranks": [1, 2]}'
 
 
+def test_charts_and_tables_are_saved(page, server, scored):
+    def saved(button):
+        with page.expect_download() as downloaded:
+            page.get_by_role("button", name=button).click()
+        return downloaded.value.suggested_filename, downloaded.value.path().read_bytes()
+
+    url, client = server
+    formula = "=1+cmd|' /C calc'!A0"
+    id = finished(client, {**scored, "name": formula})
+    [found] = client.candidates(id, pareto=True)
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(page.locator(".ranks")).to_be_visible()
+
+    name, numbers = saved("Size against drop as CSV")
+    assert name == "Size against drop.csv"
+    assert numbers.decode().splitlines() == [
+        "kind,id,generation,examples,kept_share,loss_nats,kl_nats,drop_points,drop_bound,drop_low,drop_high",
+        "exported finalist,,,1200,0.4,,,0.5,,-0.6,1.6",
+        f"candidate,{found['id']},0,8,0.41,0.04,0.05,0.8,1.6,,",
+        "finalist,,,512,0.5,,,-0.5,,-1.6,0.6",
+    ]
+    name, picture = saved("Best so far at the size being tried as PNG")
+    assert name.endswith(".png")
+    assert picture.startswith(b"\x89PNG")
+    assert saved("Ranks as CSV") == ("Ranks.csv", "layer,0,1\r\nq_proj,16,·\r\n".encode())
+    assert saved("Finalists as CSV")[1].splitlines()[1] == b"50.0 %,512,-0.50,-1.60 to +0.60,"
+    page.goto(url)
+    assert saved("Jobs as CSV")[1].splitlines()[1].decode().startswith(f"'{formula},succeeded")
+
+
 def test_ranks_of_the_chosen_model(page, server, scored):
     url, client = server
     id = finished(client, scored)
