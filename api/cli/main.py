@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ranksieve.api.cli import cache, docs, explain, init, jobs, keys, webhooks
+from ranksieve.api.cli import cache, docs, explain, init, jobs, keys, report, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.follow import Outcome, finish, follow, run_job, tell_of_unfinished
@@ -47,6 +47,7 @@ app = typer.Typer(
 app.add_typer(init.app)
 app.add_typer(explain.app)
 app.add_typer(jobs.app)
+app.add_typer(report.app)
 app.add_typer(docs.app)
 app.add_typer(cache.app, name="cache")
 app.add_typer(keys.app, name="keys")

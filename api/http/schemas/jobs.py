@@ -134,9 +134,9 @@ class EventPage(BaseModel):
 
 
 class GenerationBody(BaseModel):
-    """Generation of a search; its numbers are those of its best model on all records of the search split.
+    """Generation of a search, with the numbers of its best model.
 
-    Losses and drops are better the lower they are.
+    They were measured on all records of the search split. Losses and drops are better the lower they are.
     """
 
     generation: int = Field(description="0: the seeds.")

@@ -1,10 +1,8 @@
 // Scored candidates of a job's search: those known so far, the front among them, and one in words.
 
-import { get } from "./client.js";
+import { listed } from "./client.js";
 import { h } from "./elements.js";
 import { count, dropUnit, fixed, percent, signed } from "./format.js";
-
-const PAGE = 1000;
 
 export const lossOf = (one) => one.loss_nats ?? one.kl_nats;
 
@@ -20,15 +18,11 @@ export class Candidates {
   }
 
   async read(signal) {
-    const found = [];
-    for (let page; page === undefined || page.length === PAGE; ) {
-      const after = this.#last === null ? "" : `&after=${this.#last}`;
-      page = (await get(`jobs/${this.id}/candidates?genomes=false&limit=${PAGE}${after}`, signal)).candidates;
-      this.#last = page.at(-1)?.id ?? this.#last;
-      found.push(...page.filter((one) => one.failure === null));
-    }
+    const found = await listed(`jobs/${this.id}/candidates?genomes=false&`, "candidates", "id", signal, this.#last);
     if (found.length === 0) return;
-    this.all = [...this.all, ...found].sort((one, other) => one.kept_share - other.kept_share || lossOf(one) - lossOf(other));
+    this.#last = found.at(-1).id;
+    const scored = found.filter((one) => one.failure === null);
+    this.all = [...this.all, ...scored].sort((one, other) => one.kept_share - other.kept_share || lossOf(one) - lossOf(other));
     this.front = [];
     for (const one of this.all) {
       if (this.isWhole(one) && (this.front.length === 0 || lossOf(one) < lossOf(this.front.at(-1)))) this.front.push(one);

@@ -1,8 +1,12 @@
 // Client of the API. The reader's key goes with every request, and lives as long as the tab.
 
 const NAME = "ranksieve.key";
+const PAGE = 1000;
 const RETRY_MS = 2000;
 const SILENT_MS = 45_000; // a stream has a sign of life every 15 s, and no answer should take so long
+
+// Whether this is the page of a job in a file, without a server behind it.
+export const isReport = document.getElementById("answers") !== null;
 
 export const key = {
   get: () => sessionStorage.getItem(NAME) ?? "",
@@ -49,6 +53,16 @@ export async function get(path, signal) {
       tell(error.message);
     }
     await pause(RETRY_MS, signal);
+  }
+}
+
+// Items of a list after the one whose `key` is `last`, page by page.
+export async function listed(path, name, key, signal, last = null) {
+  for (const found = []; ; ) {
+    const page = (await get(`${path}limit=${PAGE}${last === null ? "" : `&after=${last}`}`, signal))[name];
+    found.push(...page);
+    if (page.length < PAGE) return found;
+    last = page.at(-1)[key];
   }
 }
 

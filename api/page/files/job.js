@@ -1,7 +1,7 @@
 // One job, live: its progress, its curves, the models it has found, and its result.
 
 import { BestChart } from "./best.js";
-import { ended, events, get, pause, post, Problem } from "./client.js";
+import { ended, events, get, isReport, listed, pause, post, Problem } from "./client.js";
 import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";
 import { moment, short, took } from "./format.js";
@@ -22,17 +22,9 @@ export async function showJob(place, id, signal) {
     await view.follow();
   } catch (error) {
     if (!(error instanceof Problem && error.status === 410)) throw error;
-    view.history.recall(await generations(id, signal));
+    view.history.recall(await listed(`jobs/${id}/generations?`, "generations", "generation", signal));
     await view.show();
     view.say("The events of this job are past retention.");
-  }
-}
-
-async function generations(id, signal) {
-  for (const found = []; ; ) {
-    const page = await get(`jobs/${id}/generations?limit=1000&after=${found.at(-1)?.generation ?? -1}`, signal);
-    if (page.generations.length === 0) return found;
-    found.push(...page.generations);
   }
 }
 
@@ -121,17 +113,18 @@ class JobView {
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);
-      if (job.parent === null) fill(this.others, [await otherSizes(this.id, () => this.models.candidates.front, this.signal, (act) => this.#attempt(act))]);
+      if (job.parent === null && !isReport) fill(this.others, [await otherSizes(this.id, () => this.models.candidates.front, this.signal, (act) => this.#attempt(act))]);
     }
   }
 
   #showHeading() {
     const { job } = this;
-    const facts = job.parent === null ? [] : [h("a", { href: `#/jobs/${job.parent}` }, "another size of this job")];
+    const parent = isReport ? `export of job ${job.parent}` : h("a", { href: `#/jobs/${job.parent}` }, "another size of this job");
+    const facts = job.parent === null ? [] : [parent];
     const times = ended(job.state) ? `took ${took(job)}` : `started ${moment(job.started_at)}`;
     facts.push(`created ${moment(job.created_at)}`, times, `owner ${job.owner}`);
     facts.push(...Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`));
-    const acts = ["pause", "resume", "stop", "cancel"].filter((request) => mayBe(request, job));
+    const acts = isReport ? [] : ["pause", "resume", "stop", "cancel"].filter((request) => mayBe(request, job));
     refill(
       this.heading,
       h("h1", {}, nameOf(job), " ", h("span", { role: "status" }, stateChip(job))),

@@ -1,7 +1,7 @@
 // Models that a job has found: their sizes and drops, and the ranks of the one that is looked at.
 
 import { Candidates, candidateFacts } from "./candidates.js";
-import { Problem } from "./client.js";
+import { isReport, Problem } from "./client.js";
 import { h, refill, section } from "./elements.js";
 import { exportCandidate } from "./exports.js";
 import { percent } from "./format.js";
@@ -82,7 +82,7 @@ export class Models {
     const { job, signal } = this;
     const one = this.candidates.find(model);
     const exported = () => this.attempt(() => exportCandidate(job.id, one.id, signal));
-    const mayExport = job.state === "succeeded" && job.parent === null;
+    const mayExport = job.state === "succeeded" && job.parent === null && !isReport;
     refill(this.facts, one === undefined ? null : candidateFacts(one, job, mayExport ? exported : undefined));
   }
 }

@@ -1,6 +1,6 @@
 // Result of a job: both models in numbers, the finalists, and the files.
 
-import { get, key } from "./client.js";
+import { get, isReport, key } from "./client.js";
 import { h, table } from "./elements.js";
 import { count, dropUnit, exactly, fixed, percent, signed, size, sizeExactly } from "./format.js";
 import { savable } from "./saving.js";
@@ -94,8 +94,8 @@ export async function files(id, signal) {
   return h("div", {}, savable("Files", table(["file", "size"], rows, { class: "numbers" })), h("p", {}, "All of them: ", h("code", {}, `ranksieve download ${id} -o FOLDER`)));
 }
 
-// A browser does not send the key by itself.
+// A browser does not send the key by itself, and a report has no files.
 function link(id, name) {
   const path = `v1/jobs/${id}/artifacts/${name.split("/").map(encodeURIComponent).join("/")}`;
-  return key.get() === "" ? h("a", { href: path, download: "" }, name) : name;
+  return key.get() === "" && !isReport ? h("a", { href: path, download: "" }, name) : name;
 }
