@@ -9,7 +9,7 @@ const [X, EARLY, WHOLE, FRONT, FINALISTS, DENSE, EXPORTED] = Array(7).keys();
 const EDGE = 4 * devicePixelRatio; // room for marks of what is above the chart
 
 export class SizeChart {
-  #rows = []; // { x, label, pick } behind the columns, smallest first
+  #rows = []; // { x, y, values, one, label, pick } behind the columns, smallest first
 
   // `pick` is called with the id of the candidate that was clicked.
   constructor(signal, { spec }, pick) {
@@ -35,7 +35,7 @@ export class SizeChart {
       ...candidates.all.filter((one) => one.drop_points !== null).map((one) => this.#candidateRow(one)),
       ...finalists.map((one) => this.#finalistRow(one)),
     ];
-    if (this.#rows.length > 0) this.#rows.push({ x: 100, values: { [DENSE]: 0 }, label: "dense model" });
+    if (this.#rows.length > 0) this.#rows.push({ x: 100, y: 0, values: { [DENSE]: 0 }, label: "dense model" });
     this.#rows.sort((one, other) => one.x - other.x);
     const columns = [this.#rows.map((row) => row.x)];
     for (const column of [EARLY, WHOLE, FRONT, FINALISTS, DENSE, EXPORTED]) columns.push(this.#rows.map((row) => row.values[column] ?? null));
@@ -46,7 +46,7 @@ export class SizeChart {
   #candidateRow(one) {
     const values = { [this.candidates.isWhole(one) ? WHOLE : EARLY]: one.drop_points };
     if (this.candidates.front.includes(one)) values[FRONT] = one.drop_points;
-    return { x: 100 * one.kept_share, values, one, label: `candidate ${one.id} of generation ${one.generation}`, pick: String(one.id) };
+    return { x: 100 * one.kept_share, y: one.drop_points, values, one, label: `candidate ${one.id} of generation ${one.generation}`, pick: String(one.id) };
   }
 
   #finalistRow(one) {
@@ -54,7 +54,7 @@ export class SizeChart {
     const values = { [FINALISTS]: one.drop_points };
     if (one === this.exported) values[EXPORTED] = one.drop_points;
     const label = `finalist, 95 % interval ${signed(one.drop_low)} to ${signed(one.drop_high)}`;
-    return { x: 100 * one.kept_share, values, one, label, pick: searched && String(searched.id) };
+    return { x: 100 * one.kept_share, y: one.drop_points, values, one, label, pick: searched && String(searched.id) };
   }
 
   #options(ink) {
@@ -84,14 +84,15 @@ export class SizeChart {
   // The row nearest to the cursor in both directions; asked for by every series in turn.
   #nearest(plot, series, hovered) {
     if (series !== X) return this.hovered;
-    const { left, top } = plot.cursor;
+    const { x, drop } = plot.scales;
+    const [atX, atY] = [plot.posToVal(plot.cursor.left, "x"), plot.posToVal(plot.cursor.top, "drop")];
+    const [perX, perY] = [plot.bbox.width / (x.max - x.min), plot.bbox.height / (drop.max - drop.min)];
     let least = Infinity;
     this.hovered = hovered;
-    this.#rows.forEach(({ x, values }, index) => {
-      const y = Object.values(values)[0];
-      const away = Math.hypot(plot.valToPos(x, "x") - left, plot.valToPos(y, "drop") - top);
+    for (const [index, row] of this.#rows.entries()) {
+      const away = ((row.x - atX) * perX) ** 2 + ((row.y - atY) * perY) ** 2;
       if (away < least) [least, this.hovered] = [away, index];
-    });
+    }
     return this.hovered;
   }
 
