@@ -2,19 +2,22 @@
 
 import { h } from "./elements.js";
 import { percent, signed } from "./format.js";
+import { isHelped } from "./result.js";
 
 const STAGES = ["queued", "validating", "preparing", "searching", "finalizing"];
 
-export function headline({ spec, result: { dense, best, metric_name: metric } }) {
+export function headline({ spec, result }) {
+  const { dense, best, metric_name: metric } = result;
   const parts = [
     times(dense.block_params / best.block_params, "fewer block parameters", "more block parameters"),
     times(dense.file_bytes / best.file_bytes, "smaller files", "larger files"),
     times(best.tokens_per_second / dense.tokens_per_second, "faster", "slower"),
   ];
   const split = ["test", "confirm", "search"].find((name) => best.drop[name] !== undefined);
-  const where = split === undefined ? "" : ` on the ${split} split`;
-  if (split !== undefined) parts.push(`${metric} ${change(best.drop[split], spec.task.kind === "lm")}`);
-  return h("p", { class: "headline" }, parts.join(", ") + where);
+  if (split === undefined) return h("p", { class: "headline" }, parts.join(", "));
+  const from = isHelped(result, split) ? " from the dense model with the same help" : "";
+  parts.push(`${metric} ${change(best.drop[split], spec.task.kind === "lm")} on the ${split} split${from}`);
+  return h("p", { class: "headline" }, parts.join(", "));
 }
 
 const times = (ratio, gained, lost) => (ratio >= 1 ? `${ratio.toFixed(1)}× ${gained}` : `${(1 / ratio).toFixed(1)}× ${lost}`);

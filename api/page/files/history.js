@@ -6,6 +6,7 @@ export class History {
   phase = null; // { phase, done, total } while one goes on
   #generations = new Map(); // by number; a job that is resumed does some again, and comes to the same
   finalists = []; // those that were confirmed in the run under way, or the last one
+  referenceShare = 1; // of the blocks, in the dense model that drops are measured from
   log = []; // events but those of progress, the newest last
 
   // Takes events in; tells whether the job itself, and what its search has found, has to be read anew: the job with every
@@ -36,6 +37,7 @@ export class History {
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
     if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => !isLookBefore(one, data)), data];
+    if (type === "model.tuned") this.referenceShare = data.used ? data.blocks / data.all_blocks : 1;
     if (type === "generation.completed") this.#generations.set(data.generation, data);
   }
 }

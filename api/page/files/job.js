@@ -109,7 +109,7 @@ class JobView {
     this.#showSpec();
     this.best.draw(history.generations, ended(job.state) || job.state === "finalizing");
     this.search.hidden = this.best.chart.element.hidden;
-    await this.models.show(job, history.finalists);
+    await this.models.show(job, history);
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);

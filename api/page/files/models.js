@@ -34,15 +34,17 @@ export class Models {
     return this.candidates.read(this.signal);
   }
 
-  // `confirmed` are the finalists of a job that has no result yet.
-  async show(job, confirmed) {
+  // The history has the finalists and the reference of a job that has no result yet.
+  async show(job, history) {
     this.job = job;
     const { all } = this.candidates;
     this.element.hidden = all.length === 0 && !job.result?.ranks;
     if (this.element.hidden) return;
-    const finalists = job.result?.finalists ?? confirmed;
+    const finalists = job.result?.finalists ?? history.finalists;
     const exported = finalists.find((one) => job.result && String(one.genome) === String(job.result.genome));
-    this.chart.draw(this.candidates, finalists, exported);
+    const [blocks, of] = job.result?.reference?.blocks ?? [];
+    const share = job.result?.reference?.tuned ? blocks / of : history.referenceShare;
+    this.chart.draw(this.candidates, finalists, exported, share);
     const last = Math.max(...all.map((one) => one.generation));
     this.colours.replaceChildren(...(all.length > 0 ? ["Dots by generation: 0 ", h("span", { class: "generations" }), ` ${last}`] : []));
     await this.#showModel(this.#offer());

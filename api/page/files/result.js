@@ -9,7 +9,7 @@ const SPLITS = ["confirm", "test"];
 const OF_EXPORTS = ["search", ...SPLITS];
 
 export function resultTable({ spec, result }) {
-  const { dense, best, metric_name: metric, latency } = result;
+  const { dense, reference, best, metric_name: metric, latency } = result;
   const unit = dropUnit(spec.task.kind);
   const range = (values) => (values == null ? "" : ` [${values.map((value) => fixed(value)).join(", ")}]`);
   const measured = (model, split) => fixed(model.metric[split]) + range(model.interval?.[split]);
@@ -17,10 +17,9 @@ export function resultTable({ spec, result }) {
     ["block parameters", count(dense.block_params), `${count(best.block_params)} (${percent(best.kept_block_params)} kept)`],
     ["all parameters", count(dense.total_params), count(best.total_params)],
     ["weight files", size(dense.file_bytes), size(best.file_bytes)],
-    ...(result.export ? OF_EXPORTS : SPLITS).filter((split) => best.metric[split] != null).map((split) => [
-      `${metric}, ${split}`,
-      measured(dense, split),
-      `${measured(best, split)}${drop(best.drop[split], unit)}`,
+    ...(result.export ? OF_EXPORTS : SPLITS).filter((split) => best.metric[split] != null).flatMap((split) => [
+      [`${metric}, ${split}`, measured(dense, split), `${measured(best, split)}${drop(best.drop[split], unit)}`],
+      ...(isHelped(result, split) ? [["dense with the same help", measured(reference, split), ""]] : []),
     ]),
     ["tokens/s", count(dense.tokens_per_second), count(best.tokens_per_second)],
   ];
@@ -37,6 +36,9 @@ export function resultTable({ spec, result }) {
 }
 
 const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "" : ` [${signed(low)}, ${signed(high)}]`);
+
+// Whether drops are measured from another model than the dense one as it was given.
+export const isHelped = ({ dense, reference }, split) => reference.metric[split] !== dense.metric[split];
 
 const drop = (one, unit) => (one === undefined ? "" : `, drop ${signed(one.drop_points)}${interval(one)} ${unit}`);
 

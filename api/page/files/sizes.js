@@ -26,8 +26,8 @@ export class SizeChart {
     this.element = this.chart.element;
   }
 
-  // `exported` is the finalist that was exported, if any.
-  draw(candidates, finalists, exported) {
+  // `exported` is the finalist that was exported, if any; `share` is that of the blocks that the reference of drops has.
+  draw(candidates, finalists, exported, share) {
     this.candidates = candidates;
     this.finalists = finalists;
     this.exported = exported;
@@ -35,7 +35,7 @@ export class SizeChart {
       ...candidates.all.filter((one) => one.drop_points !== null).map((one) => this.#candidateRow(one)),
       ...finalists.map((one) => this.#finalistRow(one)),
     ];
-    if (this.#rows.length > 0) this.#rows.push({ x: 100, y: 0, values: { [DENSE]: 0 }, label: "dense model" });
+    if (this.#rows.length > 0) this.#rows.push({ x: 100 * share, y: 0, values: { [DENSE]: 0 }, label: "reference of drops" });
     this.#rows.sort((one, other) => one.x - other.x);
     const columns = [this.#rows.map((row) => row.x)];
     for (const column of [EARLY, WHOLE, FRONT, FINALISTS, DENSE, EXPORTED]) columns.push(this.#rows.map((row) => row.values[column] ?? null));
@@ -71,7 +71,7 @@ export class SizeChart {
         marks("● on all records of the search split", { stroke: ink("--series-1") }),
         line("— lowest loss up to this size", "--series-1"),
         marks("◆ finalist on fresh records, with 95 % interval", { stroke: ink("--series-2") }),
-        marks("■ dense model"),
+        marks("■ dense model with the same help, reference of drops"),
         marks("★ exported"),
         ...(this.promise === null ? [] : [line("- - promised at most", "--bad", { dash: [6, 4] })]),
       ],

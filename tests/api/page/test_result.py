@@ -240,6 +240,22 @@ def test_objective(page, server, pipeline, spec, objective, shown):
     expect(confirmed.locator("tbody tr").last).to_contain_text("exported")
 
 
+def test_drops_from_a_model_with_help(page, server, pipeline, scored):
+    url, client = server
+    reference = {"metric": {"confirm": 0.785, "test": 0.8}, "interval": {}, "tuned": True, "blocks": [12, 30]}
+    pipeline.result["reference"] = reference
+    finished(client, scored)
+    page.goto(url)
+    page.evaluate(KEEPS_PLOTS)
+    page.get_by_role("link", name="snippets").click()
+
+    result = section(page, "Result")
+    expect(result).to_contain_text("[-1.9, +0.5] on the test split from the dense model with the same help")
+    expect(row(result, "dense with the same help").get_by_role("cell").nth(1)).to_have_text("0.800")
+    expect(page.get_by_role("img", name="Size against drop")).to_be_visible()
+    assert page.evaluate("window.plots[0].data[0].at(window.plots[0].data[5].indexOf(0))") == 40
+
+
 def test_perplexity(page, server, pipeline, spec):
     url, client = server
     spec["task"] = {"kind": "lm", "answer": "{{ text }}", "data": spec["task"]["data"]}
