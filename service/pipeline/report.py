@@ -154,7 +154,7 @@ def _wanted(plan: SearchPlan) -> int | None:
 
 
 def _reference(scorer: TaskScorer, prepared: Prepared) -> dict[str, Any]:
-    """Return the model that drops are measured against: the dense one, with the help that candidates had."""
+    """Return the dense model with the candidates' help, which drops are measured from."""
     tuned = prepared.tuned
     return {
         "metric": {name: scorer.metric(scores) for name, scores in scorer.dense.items()},
@@ -165,7 +165,7 @@ def _reference(scorer: TaskScorer, prepared: Prepared) -> dict[str, Any]:
 
 
 def _dense(scorer: TaskScorer, prepared: Prepared) -> dict[str, Any]:
-    """Return the metrics of the dense model as it was given, and with one number fitted to each answer."""
+    """Return the metrics of the dense model as it was given, and with offsets."""
     if (tuned := prepared.tuned) is None:
         return {
             "metric": {name: scorer.metric(scores) for name, scores in scorer.plain.items()},
@@ -312,7 +312,7 @@ def require_reproduced(expected: Scores, scores: Scores) -> None:
 
 
 def _drop_from_dense(winner: Winner, prepared: Prepared) -> dict[str, Any]:
-    """Return the drop on the test split from the model as it was given, if that is not the reference."""
+    """Return the test drop from the given model, if that is not the reference."""
     if prepared.tuned is None:
         return {}
     assert winner.test is not None

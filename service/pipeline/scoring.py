@@ -131,7 +131,7 @@ class TaskScorer(Measures):
         return self.plain[split]
 
     def _helped(self, split: str) -> Scores:
-        """Return the dense model's scores with offsets of the answers, if those help on the search split."""
+        """Return the dense model's scores, with offsets if those help on the search split."""
         scores, logp_EC = self.plain[split], self._beliefs[split].logp_AK
         if self.task.kind != "choice":
             return scores

@@ -163,7 +163,7 @@ class JobSteps:
         return checked
 
     def tune(self, checked: Checked) -> Tuned | None:
-        """Cut and tune the model, if the job does that, or load the outcome from the cache."""
+        """Cut and tune the model, if the job does that, or load the cached outcome."""
         plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype)
         if not plan.tuning.epochs:
             return None

@@ -65,7 +65,7 @@ class ModelSize:
         return [matrix for matrix in self.matrices if matrix.name not in self.reach]
 
     def first_blocks(self, depth: float) -> "ModelSize":
-        """Return the model with a share of its blocks, as `workers.factors.tuning.cut` leaves it."""
+        """Return the model with a share of its blocks, see `factors.tuning.cut`."""
         kept = blocks_of(self.layers, depth)
         block_params = self.block_params * kept // self.layers
         return replace(

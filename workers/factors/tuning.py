@@ -76,7 +76,7 @@ def tune(
     batch_tokens: int,
     seed: int,
 ) -> Iterator[tuple[int, int]]:
-    """Train the blocks and the norm behind them in place; yield (steps done, all steps).
+    """Train the blocks and the last norm in place; yield (steps done, all steps).
 
     The loss is the cross-entropy of the right answer among those to choose from.
 

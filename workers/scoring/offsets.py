@@ -1,4 +1,4 @@
-"""The help of labels for a model that is not trained: one number added to each answer.
+"""One number added to each answer: the help of labels without training.
 
 Every model favours some answers, whatever it reads (arXiv 2102.09690). Candidates learn from labels, so the dense model
 that they are measured against gets these numbers, fitted to the search split's right answers.
@@ -43,6 +43,6 @@ def fitted_offsets(logp_EC: NDArray[np.floating], labels_E: NDArray[np.int64]) -
 def right_with(
     offset_C: NDArray[np.float64], logp_EC: NDArray[np.floating], labels_E: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the score of each example with the offsets, see `forward.likelihood.right_share`."""
+    """Return the score of each example with the offsets, see `right_share`."""
     scores = right_share(torch.from_numpy(logp_EC + offset_C), torch.from_numpy(labels_E))
     return np.asarray(scores.numpy())

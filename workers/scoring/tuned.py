@@ -43,7 +43,10 @@ SCORED = ("search", "confirm", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Answered:
-    """A model's answers to a split: whether each is right, E, and log-likelihoods of all, E×C."""
+    """A model's answers to a split.
+
+    `quality_E`: whether each is right. `logp_EC`: log-likelihoods of all choices.
+    """
 
     quality_E: NDArray[np.float64]
     logp_EC: NDArray[np.float64]

@@ -70,8 +70,8 @@ def test_no_result_is_one_that_the_search_chose_by(
     expected: tuple[str, float] | None,
 ) -> None:
     provenance["summary"] |= {
-        "export": {"job": "0abc", "search_examples": 16, "search_drop_points": None},
-        "best": provenance["summary"]["best"] | {"metric": metrics, "interval": {}, "drop_points": {}},
+        "export": {"job": "0abc", "search_examples": 16},
+        "best": provenance["summary"]["best"] | {"metric": metrics, "interval": {}, "drop": {}},
     }
     results = card(export_plan, provenance).data.eval_results
     found = [(one.dataset_split, one.metric_value) for one in results or ()]
