@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ranksieve.search.errors import RanksieveError
+from ranksieve.search.errors import RanksieveError, shortened
 from ranksieve.service.spec import JobSpec
 
 ROOT = "spec"  # name of a whole job file in errors
@@ -75,7 +75,11 @@ def name_errors(errors: Sequence[ErrorRecord], model: type[BaseModel]) -> list[d
         if reason not in reasons.setdefault(path, []):
             reasons[path].append(reason)
     told = [
-        {"field": dotted(path, root), "pointer": pointer(path), "detail": " or ".join(found) + shown[path]}
+        {
+            "field": dotted(path, root),
+            "pointer": pointer(path),
+            "detail": shortened(" or ".join(found)) + shown[path],
+        }
         for path, found in reasons.items()
     ]
     return told + [{"field": root, "pointer": "", "detail": more_errors(untold)}] * bool(untold)

@@ -17,6 +17,20 @@
 `api/errors.py` alone maps them to HTTP.
 """
 
+LONGEST_MESSAGE = 4000
+"""Most characters of an error's message; it may quote what its user sent, which may have millions."""
+
+
+def shortened(text: str) -> str:
+    """Return a message, cut off at a space if it is too long.
+
+    Half of a secret would not be recognized as one.
+    """
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    kept = text[: LONGEST_MESSAGE - 50].rpartition(" ")[0]
+    return f"{kept} … ({len(text):,} characters in all)"
+
 
 class RanksieveError(Exception):
     """Base class of all errors raised on purpose."""
@@ -27,13 +41,12 @@ class InputError(RanksieveError):
 
     Args:
         field: Dotted path of the offending field in the job file, e.g. `task.prompt`.
-        message: What is wrong, what was expected, what was given, what to do.
+        message: What is wrong, what was expected, what was given, what to do; a long one is cut off.
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
+        self.field, self.message = field, shortened(message)
+        super().__init__(f"{field}: {self.message}")
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
         return (InputError, (self.field, self.message))
