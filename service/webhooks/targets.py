@@ -93,6 +93,8 @@ def target_of(url: str, trusted: Sequence[str] = ()) -> Target:
         path=path if path.startswith("/") else f"/{path}",
         trusted=any(_matches(name, pattern) for pattern in trusted),
     )
+    if name.rpartition(".")[2] == "localhost" and not target.trusted:
+        raise InputError("url", f"must lead to the public internet; got {name}: {_SETTING}")
     _check(target, is_number="[" in name or _NUMBER.fullmatch(name) is not None)
     return target
 

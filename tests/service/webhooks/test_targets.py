@@ -68,7 +68,10 @@ def test_what_is_no_plain_url_is_refused_and_not_repeated(url: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("url", [f"https://{one}/" for one in INSIDE if ":" not in one] + ["https://[::1]/"])
+AT_HOME = ["https://[::1]/", "https://localhost/", "https://LOCALHOST:8443/", "https://a.localhost/"]
+
+
+@pytest.mark.parametrize("url", [f"https://{one}/" for one in INSIDE if ":" not in one] + AT_HOME)
 def test_an_address_of_the_inside_is_refused_at_once(url: str) -> None:
     with pytest.raises(InputError, match="RANKSIEVE_WEBHOOK_HOSTS"):
         target_of(url)
