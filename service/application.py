@@ -1,7 +1,6 @@
 """The service as the API sees it: its parts, and work that takes several of them."""
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
@@ -241,7 +240,7 @@ class Application:
 
     def for_users(self, value: Any) -> Any:
         """Return plain JSON values without absolute paths of this server."""
-        return hide_folders(value, [*self.settings.roots, self.settings.data_dir, Path(sys.prefix)])
+        return hide_folders(value, self.settings.private_folders)
 
     def artifacts_dir(self, id: str) -> Path:
         """Return the folder of a job's artifacts; it exists after an export."""

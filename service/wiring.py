@@ -74,7 +74,9 @@ def build(settings: Settings, *, in_children: bool = True) -> Application:
         preflight,
         estimator,
         metrics,
-        sender=Sender(store.outbox, HttpPost(settings.webhook_hosts), metrics),
+        sender=Sender(
+            store.outbox, HttpPost(settings.webhook_hosts), metrics, folders=settings.private_folders
+        ),
         ray_answers=cluster.answers,
         devices=_devices,
     )

@@ -89,10 +89,11 @@ def models_table(listed: Mapping[str, Any]) -> Table:
 
 def _in_yaml(model: Mapping[str, Any]) -> str:
     """Return a job file's `model` as one line without terminal control codes."""
-    [kind] = model["model"]
-    printable = model["location"].isprintable()
+    [(kind, name)] = model["model"].items()
+    path = model["location"] or name
+    printable = path.isprintable()
     return yaml.safe_dump(
-        {kind: model["location"]},
+        {kind: path},
         default_flow_style=True,
         default_style=None if printable else '"',
         allow_unicode=printable,

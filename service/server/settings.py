@@ -5,6 +5,7 @@ Nothing is read before a `Settings()` is created.
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -158,6 +159,11 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Secrets to redact from logs that have no recognizable form."""
         return [self.api_key.get_secret_value()] if self.api_key else []
+
+    @property
+    def private_folders(self) -> list[Path]:
+        """Folders of the server whose places are told to the admin alone."""
+        return [*self.roots, self.data_dir, Path(sys.prefix)]
 
     def without_secrets(self) -> Self:
         """Return these settings for a process that reads other people's files."""

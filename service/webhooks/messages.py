@@ -5,15 +5,17 @@ anew.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from standardwebhooks import Webhook as Signer
 
 from ranksieve.service.job.events import Event
 from ranksieve.service.job.job import Job
+from ranksieve.service.job.redaction import hide_folders
 from ranksieve.service.spec import LONGEST_LABEL
 from ranksieve.service.webhooks.webhook import TEST
 
@@ -51,6 +53,14 @@ def job_message(job: Job, event: Event) -> Message:
     return _message(f"job.{job.state.value}", event.at, job.id, data)
 
 
+def without_folders(payload: str, folders: Iterable[Path]) -> str:
+    """Return a message whose error names paths relative to these folders."""
+    message = json.loads(payload)
+    if (error := message["data"].get("error")) is not None:
+        error["message"] = hide_folders(error["message"], folders)
+    return _written(message)
+
+
 def trial_message(webhook_id: str, at: datetime) -> Message:
     """Return a test message."""
     return _message(TEST, at, None, {"webhook_id": webhook_id})
@@ -81,8 +91,11 @@ def signed_headers(id: str, payload: str, secrets: Sequence[str], at: datetime) 
 
 def _message(type: str, at: datetime, job_id: str | None, data: dict[str, Any]) -> Message:
     values = {"type": type, "timestamp": _text(at), "data": data}
-    payload = json.dumps(values, separators=(",", ":"), allow_nan=False)
-    return Message(type=type, at=at, job_id=job_id, payload=payload)
+    return Message(type=type, at=at, job_id=job_id, payload=_written(values))
+
+
+def _written(values: dict[str, Any]) -> str:
+    return json.dumps(values, separators=(",", ":"), allow_nan=False)
 
 
 def _text(at: datetime | None) -> str | None:

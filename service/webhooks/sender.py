@@ -7,15 +7,16 @@ under one id.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
 from ranksieve.search.errors import StoreError
 from ranksieve.service.server.metrics import Metrics
-from ranksieve.service.webhooks.messages import signed_headers
+from ranksieve.service.webhooks.messages import signed_headers, without_folders
 from ranksieve.service.webhooks.outcomes import Outcome, wait_s
 from ranksieve.service.webhooks.post import Post
 from ranksieve.service.webhooks.webhook import TEST, DeliveryState, Sending
@@ -63,6 +64,7 @@ class Sender:
         outbox: Source of deliveries.
         post: Makes an attempt.
         metrics: Counts the attempts.
+        folders: Folders of the server, which no message names.
         lease_s: Length of the lease of an attempt, in seconds.
         look_s: Longest wait between two looks for deliveries, in seconds.
         rng: Spreads the waits between attempts.
@@ -73,6 +75,7 @@ class Sender:
         outbox: Waiting,
         post: Post,
         metrics: Metrics | None = None,
+        folders: Sequence[Path] = (),
         lease_s: float = LEASE_S,
         look_s: float = LOOK_S,
         rng: Random | None = None,
@@ -80,6 +83,7 @@ class Sender:
         self._outbox = outbox
         self._post = post
         self._metrics = metrics or Metrics()
+        self._folders = folders
         self._lease_s, self._look_s = lease_s, look_s
         self._rng = rng or Random()
         self._changed = threading.Condition()  # guards the three below
@@ -171,8 +175,9 @@ class Sender:
 
     def _outcome(self, sending: Sending) -> Outcome:
         try:
-            headers = signed_headers(sending.id, sending.payload, sending.secrets, datetime.now(UTC))
-            return self._post(sending.url, headers, sending.payload.encode())
+            payload = without_folders(sending.payload, self._folders)
+            headers = signed_headers(sending.id, payload, sending.secrets, datetime.now(UTC))
+            return self._post(sending.url, headers, payload.encode())
         except Exception as error:
             logger.exception("delivery %s: this server failed to attempt it", sending.id)
             return Outcome(error=f"the server failed to send it: {type(error).__name__}")

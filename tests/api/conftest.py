@@ -187,7 +187,7 @@ def _build(
     store = Store(settings.store_url)
     metrics = Metrics()
     controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics, retry_s=0.0)
-    sender = Sender(store.outbox, endpoint, metrics)
+    sender = Sender(store.outbox, endpoint, metrics, folders=settings.private_folders)
     return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics, sender)
 
 

@@ -1,5 +1,6 @@
 """Local models that a job file may name."""
 
+import os
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -15,7 +16,7 @@ router = APIRouter(prefix="/models", tags=["capabilities"])
 async def models(reader: Reader, request: Request) -> LocalModelList:
     """List the models under the server's roots that a job could start from.
 
-    `model.hub` names others.
+    `model.hub` names others. Models that only an absolute path can name are listed for the admin alone.
 
     Weights are not read: a job, or a dry run, may still refuse a listed model.
     """
@@ -23,6 +24,8 @@ async def models(reader: Reader, request: Request) -> LocalModelList:
     listing = await request.app.state.places.run(
         request, reader.principal.owner, partial(list_models, settings)
     )
-    return LocalModelList(
-        models=[LocalModelBody.of(model) for model in listing.models], complete=listing.complete
-    )
+    models = [LocalModelBody.of(model) for model in listing.models]
+    if reader.principal.sees is not None:
+        relative = [one for one in models if not any(map(os.path.isabs, one.model.values()))]
+        models = [one.model_copy(update={"location": None}) for one in relative]
+    return LocalModelList(models=models, complete=listing.complete)

@@ -45,9 +45,9 @@ class LocalModelBody(Shown):
     model: dict[Literal["path", "gguf"], str] = Field(
         description="Value of `model` in a job; a relative path is relative to the server's roots."
     )
-    location: str = Field(
+    location: str | None = Field(
         description="Absolute path, for job files on the command line: their relative paths are relative to their "
-        "own folder."
+        "own folder. Null unless the key is the admin's."
     )
     architecture: str | None = Field(description="Architecture in config.json; null for gguf files.")
     weight_bytes: int

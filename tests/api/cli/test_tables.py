@@ -166,6 +166,10 @@ def test_models_as_a_job_file_takes_them():
     assert not any("there may be more" in line for line in lines)
 
 
+def test_a_model_whose_place_is_secret_is_told_by_its_name():
+    assert "{path: x}" in " ".join(text(models_table(listed(None))))
+
+
 def test_models_that_were_cut_off_are_called_so():
     lines = text(models_table({"models": [], "complete": False}))
 

@@ -1,6 +1,7 @@
 """Paths of the server: the admin alone sees where its folders are."""
 
 import pytest
+from standardwebhooks import Webhook as Receiver
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
@@ -78,3 +79,36 @@ def test_a_refusal_is_told_without_the_servers_folders(served, alice, spec, pref
     assert refused.json()["errors"][0]["detail"] == "no such file: x"
     assert str(tmp_path) not in refused.text
     assert made.json()["spec"]["model"]["path"] == spec["model"]["path"]  # what its owner wrote
+
+
+def test_a_webhook_is_told_without_the_servers_folders(served, alice, spec, pipeline, endpoint, tmp_path):
+    http, settings = served
+    pipeline.failure = InputError("model.path", f"{settings.roots[0] / 'tiny'} is damaged")
+    hook = http.post("/v1/webhooks", json={"url": "https://hooks.example.com/"}, headers=alice).json()
+
+    ended(http, spec | {"name": f"{tmp_path}/mine"}, alice)
+    endpoint.wait_for(1)
+
+    [(_, headers, body)] = endpoint.received
+    message = Receiver(hook["secret"]).verify(body, headers)["data"]
+    assert message["error"]["message"] == "tiny is damaged"
+    assert message["name"] == f"{tmp_path}/mine"  # what its owner wrote
+
+
+def test_models_are_told_without_the_servers_folders(build, spec, tmp_path):
+    roots = [tmp_path / "root", tmp_path / "other"]
+    for folder in (roots[0] / "tiny", roots[1] / "tiny", roots[1] / "large"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").touch()
+    settings = Settings(data_dir=tmp_path / "data", roots=roots, api_key="s3cret")
+    with TestClient(create_app(build(settings)), base_url="http://127.0.0.1") as http:
+        made = http.post("/v1/keys", json={"owner": "alice"}, headers=ADMIN).json()
+        alice = {"Authorization": f"Bearer {made['secret']}"}
+        listed, whole = (http.get("/v1/models", headers=key) for key in (alice, ADMIN))
+
+    assert str(tmp_path) not in listed.text
+    assert [one["model"] for one in listed.json()["models"]] == [{"path": "large"}, {"path": "tiny"}]
+    assert [one["location"] for one in whole.json()["models"]] == [
+        str(roots[1] / "large"), str(roots[1] / "tiny"), str(roots[0] / "tiny"),
+    ]  # fmt: skip
