@@ -4,7 +4,7 @@ Reads the configuration, the tokenizer and the records, and tokenizes the task. 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedModel
 
@@ -83,8 +83,8 @@ def check(
     step("model", "reading the model's tokenizer")
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
-    if model.kind == "path":  # some files of a hub's model may be missing yet
-        check_sizes(local, empty.num_parameters())
+    if model.kind != "hub" or weights == "fetched":  # else some files may be missing yet
+        check_sizes(replace(local, kind=model.kind), empty.num_parameters())
     rest = remainder(empty, matrices, head_bias=head_bias and walked and encoded.kind == "choice")
     return Checked(
         model=local,

@@ -16,6 +16,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
 from ranksieve.workers.data.coder import Coder, Ids
+from ranksieve.workers.data.decoding import check_decoding
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
 from ranksieve.workers.data.templates import render, render_each
 from ranksieve.workers.machine.child import step
@@ -140,6 +141,7 @@ def _rows(prompt_ids: Ids, choices: Sequence[Ids]) -> tuple[Row, ...]:
 
 
 def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: Coder) -> list[Example]:
+    check_decoding(coder.tokenizer)
     delimiter = "" if task.chat_template else task.delimiter
     for question in questions:
         if not question.answers:

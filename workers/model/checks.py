@@ -23,8 +23,8 @@ Config = dict[str, Any]
 WEIGHT_FILES = "*.safetensors"
 """Files that weights are loaded from, in the folder itself."""
 
-LEAST_PARAM_BYTES = 0.5
-"""Bytes of a parameter in the most compact format that is read (mxfp4)."""
+LEAST_PARAM_BYTES = {"path": 0.5, "hub": 0.5, "gguf": 0.19}
+"""Bytes of a parameter in the most compact format that is read (mxfp4; IQ1_S)."""
 
 HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 """Configuration and tokenizer."""
@@ -121,22 +121,24 @@ def check_headers(source: ModelSource) -> None:
 
 
 def check_sizes(source: ModelSource, params: int) -> None:
-    """Refuse a folder whose weight files are too small for its configuration.
+    """Refuse a model whose weight files are too small for its configuration.
 
     Loading it would allocate the weights that the files lack. Nothing is checked where no weight files are.
 
     Args:
-        source: A resolved source.
+        source: A local source; its kind is the field's name in the job file.
         params: Parameters of the model that the configuration describes.
 
     Raises:
         InputError: Names both numbers.
     """
-    held = sum(file.stat().st_size for file in Path(source.location).glob(WEIGHT_FILES))
-    if held and params * LEAST_PARAM_BYTES > held:
+    location = Path(source.location)
+    files = location.glob(WEIGHT_FILES) if location.is_dir() else [location]
+    held = sum(file.stat().st_size for file in files)
+    if held and params * LEAST_PARAM_BYTES[source.kind] > held:
         raise InputError(
             f"model.{source.kind}",
-            f"config.json describes {params:,} parameters, its weight files hold {held:,} bytes; "
+            f"its configuration describes {params:,} parameters, its weight files hold {held:,} bytes; "
             "fetch or save the model again",
         )
 

@@ -234,6 +234,13 @@ def test_pieces_read_answers_as_in_mid_text(plan: Any) -> None:
     assert good.ids != tuple(tokenizer(" good")["input_ids"])
 
 
+def test_generate_takes_no_tokenizer_whose_texts_grow(plan: Any) -> None:
+    tokenizer = words()
+    tokenizer.backend_tokenizer.decoder = decoders.Replace("d", "dd")
+    with pytest.raises(InputError, match="a decoder that lengthens texts"):
+        encode(GENERATE, plan(rows(1)), tokenizer, None)
+
+
 def test_generate_learns_the_answer_and_to_stop(plan: Any) -> None:
     tokenizer = words()
     example = only(encode(GENERATE, plan(rows(1)), tokenizer, None))

@@ -144,3 +144,11 @@ def test_a_configuration_may_not_describe_more_than_the_files_hold(
         return
     with pytest.raises(InputError, match=rf"model\.path: .*{params:,} parameters.* hold 168 bytes"):
         check_sizes(source, params)
+
+
+def test_a_gguf_file_may_be_small_but_not_that_small(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"0" * 190)
+    check_sizes(ModelSource(kind="gguf", location=str(file)), 1000)
+    with pytest.raises(InputError, match=r"model\.gguf: .*1,001 parameters.* hold 190 bytes"):
+        check_sizes(ModelSource(kind="gguf", location=str(file)), 1001)
