@@ -108,9 +108,21 @@ def _weights(draw: Draw) -> Input:
     contents = [
         struct.pack("<Q", 2**62) + whole[8:], struct.pack("<Q", len(lying)) + lying + whole[8 + length :],
         whole[: len(whole) // 2], whole[:8] + b"[" * length + whole[8 + length :], b"", b"\x80\x04cos\nsystem\n.",
+        *_misfits(draw, whole[8 : 8 + length], whole[8 + length :]),
     ]  # fmt: skip
     folder = _model(draw, {"model.safetensors": draw.rng.choice(contents)})
     return draw.submit({"model": {"path": str(folder)}})
+
+
+def _misfits(draw: Draw, head: bytes, values: bytes) -> list[bytes]:
+    """Weights whose headers are right, so that only a job finds out: of other names and shapes, and not numbers."""
+    header = json.loads(head)
+    shapes = {name: part["shape"] for name, part in header.items() if name != "__metadata__"}
+    name = draw.rng.choice([name for name, shape in shapes.items() if shape != shape[::-1]])
+    renamed = json.dumps({f"x{key}" if key == name else key: part for key, part in header.items()})
+    transposed = json.dumps(header | {name: header[name] | {"shape": shapes[name][::-1]}})
+    files = [(renamed.encode(), values), (transposed.encode(), values), (head, b"\xff" * len(values))]
+    return [struct.pack("<Q", len(changed)) + changed + rest for changed, rest in files]
 
 
 def _shards(draw: Draw) -> Input:
@@ -253,6 +265,18 @@ def _chat_template(draw: Draw) -> Input:
     return _with_model(draw, {"chat_template.jinja": template.encode()}, **{"task.chat_template": True})
 
 
+def _decoder(draw: Draw) -> Input:
+    """Tokens that become long texts, in a task whose answers are decoded while the job runs."""
+    grow = {"type": "Replace", "pattern": {"String": "o"}, "content": "o" * 50}
+    change: Document = {"decoder": {"type": "Sequence", "decoders": [grow] * draw.rng.randint(1, 9)}}
+    if draw.rng.random() < 0.5:
+        model = _tokenizer(draw)["model"]
+        change = {"model": model | {"vocab": model["vocab"] | {"x" * 2**20: model["vocab"].pop("199")}}}
+    content = json.dumps(_tokenizer(draw) | change).encode()
+    writes = {"task.kind": "generate", "task.choices": None, "task.max_new_tokens": 1}
+    return _with_model(draw, {"tokenizer.json": content}, **writes)
+
+
 TOKENIZERS: tuple[Make, ...] = (
-    _normalizers, _splits, _added_tokens, _vocabulary, _broken_tokenizer, _tokenizer_config, _chat_template,
+    _normalizers, _splits, _added_tokens, _vocabulary, _broken_tokenizer, _tokenizer_config, _chat_template, _decoder,
 )  # fmt: skip
