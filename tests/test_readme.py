@@ -45,6 +45,11 @@ def test_link_leads_to_a_file_and_a_heading_of_it(page, link):
     assert not heading or heading in _anchors(target.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", re.findall(r"`([\w./]*test_\w+\.py)`", PAGES["service/README.md"]))
+def test_what_holds_the_threat_model_is_there(name):
+    assert any((ROOT / folder / name).is_file() for folder in ("tests/api/http", "tests"))
+
+
 def _block(opening: str, closing: str) -> str:
     return README.split(opening, 1)[1].split(closing, 1)[0]
 
