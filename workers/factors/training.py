@@ -12,7 +12,7 @@ Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, R large
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,34 +82,71 @@ def refine(
     """
     rng = random.Random(seed)
     max_choices = max(example.choices for example in examples)
-    groups = _groups(examples)
+    groups = step_groups(examples)
     batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
-    steps = settings.epochs * len(groups)
-    order = [index for _ in range(settings.epochs) for index in rng.sample(range(len(groups)), len(groups))]
+    order = step_order(len(groups), settings.epochs, rng)
     candidates = [
-        space.ranks(lagrangian(space, energies, share)) for share in _shares(settings.shares, steps, rng)
+        space.ranks(lagrangian(space, energies, share)) for share in _shares(settings.shares, len(order), rng)
     ]
     model.model.requires_grad_(requires_grad=False)
+
+    def loss(step: int, batch: Batch) -> torch.Tensor:
+        group = groups[order[step]]
+        here = batch.to(model.model.device)
+        total = _loss(model, candidates[step], kind, group, here, max_choices, settings)
+        return total / len(group)
+
     with _Trained(model, space, candidates) as factors:
         if not factors:  # matrices too small for any rank of the grid
             return
-        optimizer = torch.optim.AdamW(factors, lr=settings.learning_rate, weight_decay=0.0, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-        for step, (ranks, index) in enumerate(zip(candidates, order, strict=True)):
-            for batch in batches[index]:
-                loss = _loss(
-                    model, ranks, kind, groups[index], batch.to(model.model.device), max_choices, settings
-                )
-                if not torch.isfinite(loss):
-                    raise ScoringError(
-                        f"refinement: the loss is not finite in step {step}; effort quick does without it"
-                    )
-                if loss.requires_grad:  # false if every matrix of the candidate is dense or gone
-                    (loss / len(groups[index])).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            yield step + 1, steps
+        try:
+            yield from descend(factors, [batches[index] for index in order], loss, settings.learning_rate)
+        except ScoringError as error:
+            raise ScoringError(f"refinement: {error}; effort quick does without it") from error
+
+
+def descend(
+    parameters: Sequence[torch.Tensor],
+    batches: Sequence[Sequence[Batch]],
+    loss: Callable[[int, Batch], torch.Tensor],
+    learning_rate: float,
+) -> Iterator[tuple[int, int]]:
+    """Minimize a loss with AdamW; yield (steps done, all steps).
+
+    Args:
+        parameters: Leaves to change in place.
+        batches: Batches of every step, in order; their gradients are added.
+        loss: Returns the loss of one batch in a step.
+        learning_rate: Highest rate; it rises linearly at first, then falls linearly.
+
+    Raises:
+        ScoringError: The loss is not finite.
+    """
+    steps = len(batches)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    for step, of_step in enumerate(batches):
+        for batch in of_step:
+            here = loss(step, batch)
+            if not torch.isfinite(here):
+                raise ScoringError(f"the loss is not finite in step {step}")
+            if here.requires_grad:  # false if every matrix of the candidate is dense or gone
+                here.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        yield step + 1, steps
+
+
+def step_groups(examples: Sequence[Example]) -> list[list[Example]]:
+    """Group examples of similar length into steps, so that little is padded."""
+    by_length = sorted(examples, key=longest_row)
+    return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
+
+
+def step_order(groups: int, epochs: int, rng: random.Random) -> list[int]:
+    """Return the group of every step, each once an epoch."""
+    return [index for _ in range(epochs) for index in rng.sample(range(groups), groups)]
 
 
 class _Trained:
@@ -166,12 +203,6 @@ def _loss(
         kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
         loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
     return loss
-
-
-def _groups(examples: Sequence[Example]) -> list[list[Example]]:
-    """Group examples of similar length into steps, so that little is padded."""
-    by_length = sorted(examples, key=longest_row)
-    return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
 
 
 def _shares(bounds: tuple[float, float], steps: int, rng: random.Random) -> list[float]:

@@ -72,9 +72,24 @@ def task_losses(
         kl_weight: Weight of the KL; the likelihood has the rest.
         share_N: Weight of each answer token, not for `choice`; 1 by default.
     """
-    right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
-    loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
+    loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * right_losses(kind, logp, examples, batch)
     return loss if kind == "choice" or share_N is None else share_N * loss
+
+
+def right_losses(kind: str, logp: torch.Tensor, examples: Sequence[Example], batch: Batch) -> torch.Tensor:
+    """Return the negative log-likelihood of each right answer or token.
+
+    Args:
+        kind: Kind of the task.
+        logp: The model's `log_likelihoods`.
+        examples: All examples that the batches were made of.
+        batch: Positions of their answers.
+
+    Returns:
+        In nats: S for `choice`, else N.
+    """
+    right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
+    return F.nll_loss(logp, right, reduction="none")
 
 
 @torch.no_grad()
