@@ -56,7 +56,7 @@ class Coder:
         They are wrapped as the user's turn if the task uses the chat template.
         """
         if not self.chat_template:
-            prefix = _prefix(self.tokenizer)
+            prefix = prefix_of(self.tokenizer)
             return [prefix + ids for ids in self._ids(texts)]
         step("task.chat_template", "rendering the model's chat template", cpu_s_of(len(texts)))
         turns = [
@@ -145,7 +145,7 @@ def _of_one_day(template: str) -> str:
     return dated
 
 
-def _prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
+def prefix_of(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """Return the special tokens that this tokenizer puts before a text.
 
     Special tokens after the text would end the prompt.
