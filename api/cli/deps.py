@@ -7,7 +7,7 @@ The real ones import torch and Ray, so they are imported on their first call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,14 @@ def _multiply_out(model_dir: Path, output: Path) -> None:
     multiply_out(model_dir, output)
 
 
+def _compare(
+    settings: Settings, spec: JobSpec, rivals: Sequence[str], report: Callable[[str], None]
+) -> dict[str, Any]:
+    from ranksieve.service.pipeline.compare import compare_rivals
+
+    return compare_rivals(settings, spec, rivals, report)
+
+
 def _demo(**options: Any) -> int:
     from ranksieve.api.cli.demo import demo
 
@@ -50,6 +58,7 @@ class Parts:
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
     scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder;
+    scores a model folder on a split of a spec's data; `compare` fits and scores what a user would pick instead;
     `demo` runs the demo and returns its exit code.
     """
 
@@ -57,4 +66,5 @@ class Parts:
     connect: Callable[[str, str | None], Client] = Client
     evaluate: Callable[[Settings, Path, JobSpec, str], dict[str, Any]] = _evaluate
     multiply_out: Callable[[Path, Path], None] = _multiply_out
+    compare: Callable[[Settings, JobSpec, Sequence[str], Callable[[str], None]], dict[str, Any]] = _compare
     demo: Callable[..., int] = _demo

@@ -4,7 +4,6 @@ Other modules add their groups of commands. Exit codes: 0 success, 1 the job or 
 wrong usage, 130 Ctrl-C. Progress goes to stderr, results go to stdout.
 """
 
-import logging
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from importlib.metadata import version
@@ -13,9 +12,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
-from ranksieve.api.cli import cache, docs, explain, init, jobs, keys, report, webhooks
+from ranksieve.api.cli import cache, compare, docs, explain, init, jobs, keys, report, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.follow import Outcome, finish, follow, run_job, tell_of_unfinished
@@ -26,13 +24,14 @@ from ranksieve.api.cli.options import (
     DataDir,
     JobId,
     Output,
+    Roots,
     SpecFile,
     Url,
     parts_of,
 )
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.api.cli.tables import estimate_table, result_table, values_table
-from ranksieve.api.cli.terminal import echo_json, stdout
+from ranksieve.api.cli.terminal import echo_json, log_beside, stdout
 from ranksieve.api.client.client import Client
 
 app = typer.Typer(
@@ -47,6 +46,7 @@ app = typer.Typer(
 app.add_typer(init.app)
 app.add_typer(explain.app)
 app.add_typer(jobs.app)
+app.add_typer(compare.app)
 app.add_typer(report.app)
 app.add_typer(docs.app)
 app.add_typer(cache.app, name="cache")
@@ -60,9 +60,6 @@ class Split(StrEnum):
     SEARCH = "search"
     CONFIRM = "confirm"
     TEST = "test"
-
-
-Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -126,7 +123,7 @@ def estimate(
     from ranksieve.api.http.settings import local_settings
 
     with only_json(as_json):
-        _log_beside(Console(stderr=True))
+        log_beside(Console(stderr=True))
         settings = local_settings(data_dir, *(root or ()), spec.resolve().parent)
         values = parts_of(ctx).build(settings).estimate(load_spec(spec, settings.roots))
     if as_json:
@@ -179,7 +176,7 @@ def evaluate(
     from ranksieve.api.http.settings import local_settings
 
     with only_json(as_json):
-        _log_beside(Console(stderr=True))
+        log_beside(Console(stderr=True))
         settings = local_settings(data_dir, *(root or ()), model_dir, spec.resolve().parent)
         job = load_spec(spec, settings.roots)
         values = parts_of(ctx).evaluate(settings, model_dir.resolve(), job, split.value)
@@ -240,14 +237,6 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     console = Console(stderr=True)
     settings = local_settings(data_dir, *(roots or ()), spec_file.resolve().parent)
     spec = load_spec(spec_file, settings.roots)
-    _log_beside(console)
+    log_beside(console)
     with embedded(parts.build(settings)) as client:
         return run_job(client, spec, console)
-
-
-def _log_beside(console: Console) -> None:
-    """Log warnings above a terminal's progress bars, or as lines elsewhere."""
-    handler = (
-        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])

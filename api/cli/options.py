@@ -13,6 +13,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
 ]
+Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]

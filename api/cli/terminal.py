@@ -1,6 +1,7 @@
 """Stdout and stderr: untrusted text made safe, tables, and one JSON object alone."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from unicodedata import category
 
 import typer
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.text import Text
 
 _REPLACEMENT = "\ufffd"
@@ -49,3 +51,11 @@ def stdout_to_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, _STDOUT)
         os.close(kept)
+
+
+def log_beside(console: Console) -> None:
+    """Log warnings above a terminal's progress bars, or as lines elsewhere."""
+    handler = (
+        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

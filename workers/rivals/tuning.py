@@ -1,0 +1,80 @@
+"""Tuning of a rival on the right answers of the calibration split."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.workers.factors.training import descend, step_groups, step_order
+from ranksieve.workers.forward.batches import Batch, make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.forward.loss import log_likelihoods, right_losses
+from ranksieve.workers.rivals.rival import Setup, scores_of, whole
+
+EPOCHS = 1
+
+
+def best_tuned(
+    setup: Setup, tuned: Callable[[float], PreTrainedModel], learning_rates: Sequence[float]
+) -> tuple[PreTrainedModel, float]:
+    """Tune a model at each learning rate; return the best and its rate.
+
+    The best gives the right answers of the search split the highest likelihood.
+
+    Args:
+        setup: The task.
+        tuned: Makes and tunes a model at a learning rate.
+        learning_rates: Rates to try.
+
+    Raises:
+        ScoringError: The loss is not finite at any of the rates.
+    """
+    best: tuple[float, PreTrainedModel, float] | None = None
+    problem: ScoringError | None = None
+    for rate in learning_rates:
+        try:
+            model = tuned(rate)
+            scores = scores_of(setup, model)(whole(setup, "search", loss_only=True))
+        except ScoringError as error:
+            problem = error
+            continue
+        loss = float(scores.nll_nats.sum() / scores.answer_tokens.sum())
+        if best is None or loss < best[0]:
+            best = loss, model, rate
+    if best is None:
+        raise ScoringError(f"no learning rate works: {problem}") from problem
+    return best[1:]
+
+
+def tune(setup: Setup, model: PreTrainedModel, learning_rate: float) -> None:
+    """Tune the parameters of a model that require gradients, in place.
+
+    Each example counts the same, however long its answer.
+
+    Raises:
+        ScoringError: The loss is not finite.
+    """
+    kind, examples = setup.task.kind, setup.task.splits["calibration"]
+    max_choices = max(example.choices for example in examples)
+    groups = step_groups(examples)
+    batches = [make_batches(group, max_choices, setup.batch_tokens) for group in groups]
+    order = step_order(len(groups), EPOCHS, random.Random(setup.seed))
+    narrow = setup.dtype == torch.bfloat16
+
+    def loss(step: int, batch: Batch) -> torch.Tensor:
+        group, here = groups[order[step]], batch.to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
+            logits_NV = answer_logits(model, here)
+        logp = log_likelihoods(kind, logits_NV, group, here, max_choices)
+        losses = right_losses(kind, logp, group, here)
+        if kind != "choice":
+            owner_N = here.slot_N // max_choices
+            losses = losses / torch.bincount(owner_N)[owner_N]
+        return losses.sum() / len(group)
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for _ in descend(parameters, [batches[index] for index in order], loss, learning_rate):
+        pass
+    model.requires_grad_(requires_grad=False)
