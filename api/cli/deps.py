@@ -58,8 +58,7 @@ class Parts:
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
     scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder;
-    scores a model folder on a split of a spec's data; `compare` fits and scores what a user would pick instead;
-    `demo` runs the demo and returns its exit code.
+    `compare` fits and scores what a user would pick instead; `demo` runs the demo and returns its exit code.
     """
 
     build: Callable[[Settings], Application] = _build

@@ -15,17 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.forward.batches import longest_row, make_batches
-from ranksieve.workers.forward.likelihood import answer_logits, choice_scores, right_choices
+from ranksieve.workers.factors.training import descend, step_groups, step_order
+from ranksieve.workers.forward.batches import Batch, make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.forward.loss import log_likelihoods, right_losses
 from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.types.plan import Example
-
-STEP_EXAMPLES = 16
-WARM_UP = 0.1
 
 MEASURED_WIDTH = 576
 """Hidden size of the model that `Tuning.learning_rate` was chosen on.
@@ -58,15 +56,21 @@ def blocks_of(blocks: int, depth: float) -> int:
 
 def cut(model: PreTrainedModel, depth: float) -> int:
     """Remove the last blocks of a model, and return how many stay."""
+    kept = blocks_of(len(block_list(model)[1]), depth)
+    keep_first(model, kept)
+    return kept
+
+
+def keep_first(model: PreTrainedModel, kept: int) -> None:
+    """Remove all blocks of a model but the first ones."""
     _, blocks = block_list(model)
-    whole, kept = len(blocks), blocks_of(len(blocks), depth)
+    whole = len(blocks)
     del blocks[kept:]
     config: Any = model.config.get_text_config()
     for name, value in vars(config).items():  # such as the types of layers
         if isinstance(value, list) and len(value) == whole:
             setattr(config, name, value[:kept])
     config.num_hidden_layers = kept
-    return kept
 
 
 def tune(
@@ -90,41 +94,25 @@ def tune(
     Raises:
         ScoringError: The loss is not finite.
     """
-    rng = random.Random(seed)
     max_choices = max(example.choices for example in examples)
-    by_length = sorted(examples, key=longest_row)  # so that little is padded
-    groups = [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
+    groups = step_groups(examples)
     batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
-    steps = settings.epochs * len(groups)
-    order = [index for _ in range(settings.epochs) for index in rng.sample(range(len(groups)), len(groups))]
-    trained = _trained(model)
+    order = step_order(len(groups), settings.epochs, random.Random(seed))
+
+    def loss(step: int, batch: Batch) -> torch.Tensor:
+        group, here = groups[order[step]], batch.to(model.device)
+        logp_SC = log_likelihoods("choice", answer_logits(model, here), group, here, max_choices)
+        return right_losses("choice", logp_SC, group, here).sum() / len(group)
+
     rate = settings.learning_rate * MEASURED_WIDTH / model.config.get_text_config().hidden_size
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    for step, index in enumerate(order):
-        for batch in batches[index]:
-            here = batch.to(model.device)
-            scores_SC, offered_SC = choice_scores(
-                answer_logits(model, here), groups[index], here, max_choices
-            )
-            loss = F.cross_entropy(
-                scores_SC.masked_fill(~offered_SC, -torch.inf),
-                right_choices(groups[index], here, model.device),
-                reduction="sum",
-            )
-            if not torch.isfinite(loss):
-                raise ScoringError(
-                    f"tuning: the loss is not finite in step {step}; effort quick does without it"
-                )
-            (loss / len(groups[index])).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        yield step + 1, steps
+    try:
+        yield from descend(trainable(model), [batches[index] for index in order], loss, rate)
+    except ScoringError as error:
+        raise ScoringError(f"tuning: {error}; effort quick does without it") from error
     model.requires_grad_(False)
 
 
-def _trained(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+def trainable(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """Return the parameters outside embeddings and output head, ready for gradients."""
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]  # type: ignore[no-untyped-call]
     fixed = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
@@ -132,8 +120,3 @@ def _trained(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     for parameter in trained:
         parameter.requires_grad_()
     return trained
-
-
-def _rate(step: int, steps: int) -> float:
-    """Return the learning rate's factor: linear warm-up, linear decay."""
-    return min(1.0, (step + 1) / max(1.0, WARM_UP * steps)) * (1 - step / steps)

@@ -18,14 +18,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
+from ranksieve.workers.factors.tuning import keep_first
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.model.matrices import block_list
-from ranksieve.workers.rivals.first_blocks import depths, keep_first
+from ranksieve.workers.rivals.first_blocks import depths
 from ranksieve.workers.rivals.rival import Rival, Setup, class_scores, stored_bytes
 from ranksieve.workers.types.plan import Example, Row, Span
 from ranksieve.workers.types.scores import Floats, ScoreRequest, Scores
 
-WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
+WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse strengths of regularization for words, from strong to weak."""
 
 PROBE_STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.1)

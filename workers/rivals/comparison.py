@@ -127,7 +127,7 @@ def compare(plan: ComparisonPlan) -> Iterator[Progress | Compared | Skipped]:
     Progress counts kinds of rivals; its phase is the kind that comes next.
 
     Args:
-        plan: What to compare. Two models are held at a time.
+        plan: What to compare. Up to three models are held at a time: the dense one, the best so far and the next.
 
     Raises:
         ScoringError: The dense model cannot be scored.
@@ -160,6 +160,7 @@ def compare(plan: ComparisonPlan) -> Iterator[Progress | Compared | Skipped]:
         try:
             for one in kind.make(setup):
                 yield _compared(name, one, setup, speed, time.perf_counter() - started)
+                del one  # frees its model before the next is loaded
                 started = time.perf_counter()
         except ScoringError as error:
             yield Skipped(kind=name, reason=str(error))

@@ -25,7 +25,7 @@ def lora(setup: Setup) -> Iterator[Rival]:
             torch.manual_seed(setup.seed)
             model = setup.load()
             adapted = get_peft_model(model, config)
-        tune(setup, model, rate)
+        tune(setup, model, [one for one in model.parameters() if one.requires_grad], rate)
         merged: PreTrainedModel = adapted.merge_and_unload()
         return merged
 

@@ -48,8 +48,10 @@ def best_tuned(
     return best[1:]
 
 
-def tune(setup: Setup, model: PreTrainedModel, learning_rate: float) -> None:
-    """Tune the parameters of a model that require gradients, in place.
+def tune(
+    setup: Setup, model: PreTrainedModel, parameters: Sequence[torch.nn.Parameter], learning_rate: float
+) -> None:
+    """Tune some parameters of a model in place.
 
     Each example counts the same, however long its answer.
 
@@ -74,7 +76,6 @@ def tune(setup: Setup, model: PreTrainedModel, learning_rate: float) -> None:
             losses = losses / torch.bincount(owner_N)[owner_N]
         return losses.sum() / len(group)
 
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for _ in descend(parameters, [batches[index] for index in order], loss, learning_rate):
         pass
     model.requires_grad_(requires_grad=False)

@@ -13,8 +13,7 @@ Tuned = Callable[[float], PreTrainedModel]
 def tuner(setup: Setup) -> Tuned:
     def tuned(rate: float) -> PreTrainedModel:
         model = setup.load()
-        model.requires_grad_(requires_grad=True)
-        tune(setup, model, rate)
+        tune(setup, model, list(model.requires_grad_(requires_grad=True).parameters()), rate)
         return model
 
     return tuned
