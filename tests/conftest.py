@@ -23,6 +23,7 @@ import pytest
 from filelock import FileLock
 
 from ranksieve.service import policy
+from ranksieve.workers.machine import limited
 
 os.environ.setdefault(
     "RAY_worker_niceness", "0"
@@ -66,6 +67,14 @@ def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Cal
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _checks_as_urgent_as_tests() -> Iterator[None]:
+    """Beside other tests, checks of a lower priority would starve."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limited, "NICENESS", 0)
+        yield
 
 
 @pytest.fixture(autouse=True)

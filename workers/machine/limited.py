@@ -85,7 +85,9 @@ def run_limited(function: Callable[..., R], *args: Any, cancelled: threading.Eve
     answers, sender = _context.Pipe(duplex=False)
     most_bytes = memory_bytes()
     child = _context.Process(
-        target=_call, args=(sender, get_temp_dir(), most_bytes, CPU_S, function, args), daemon=True
+        target=_call,
+        args=(sender, get_temp_dir(), NICENESS, most_bytes, CPU_S, function, args),
+        daemon=True,
     )
     field, what, cpu_s = "model", "starting", float(CPU_S)
     child.start()
@@ -172,6 +174,7 @@ def _too_large(field: str, what: str, most_bytes: int) -> InputError:
 def _call(
     answers: Connection,
     folder: str,
+    niceness: int,
     most_bytes: int,
     cpu_s: int,
     function: Callable[..., Any],
@@ -181,7 +184,7 @@ def _call(
     begin(answers, cpu_s)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a library that aborts may write pages
-    os.nice(NICENESS)
+    os.nice(niceness)
     os.chdir(folder)  # without subfolders: no id of a data set is a path from here
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most_data = _data_bytes() + 2 * most_bytes

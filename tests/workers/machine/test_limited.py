@@ -102,6 +102,20 @@ def test_a_cancelled_child_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert not child.is_running()
 
 
+def test_a_child_gives_way_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited, "CPU_S", 60)
+    monkeypatch.setattr(limited, "NICENESS", 3)
+    cancelled = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_limited, render, LOOP, "task.prompt", RECORD, cancelled=cancelled)
+        child = grandchild()
+        while child.nice() != os.nice(0) + 3:
+            assert not running.done()
+        cancelled.set()
+        with pytest.raises(CancelledError):
+            running.result(timeout=20)
+
+
 def test_a_killed_child_is_the_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limited, "CPU_S", 60)
     with ThreadPoolExecutor() as pool:
