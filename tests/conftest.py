@@ -39,6 +39,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("campaign", hypothesis.settings.get_profile("ranksieve"))
 hypothesis.settings.load_profile("ranksieve")
 
+OncePerRun = Callable[[str, Callable[[Path], object]], Path]
+
 FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters after a power cut
 _NAME = "tests"
 
@@ -50,12 +52,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> OncePerRun:
     """Fills a folder of a name once for all of pytest's processes; returns the folder."""
     own = tmp_path_factory.getbasetemp()
     common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    def make(name: str, fill: Callable[[Path], None]) -> Path:
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
         folder = common / name
         filled = folder / "filled"
         with FileLock(common / f"{name}.lock"):
@@ -150,7 +152,7 @@ def postgres() -> Iterator[PostgresServer]:
     """The server; tests that ask for it are skipped where it cannot be had."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder = Path(name)
-        server, environment = _program("postgres", "postgresql", folder)
+        server, environment = _program("postgres", "postgresql", partial(_unpack, "postgres", folder))
         programs = server.parent
         owner = _unprivileged(folder)
 
@@ -181,10 +183,10 @@ class Browser:
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+def chromium(once_per_run: OncePerRun) -> Browser:
     """The browser; tests that ask for it are skipped where it cannot be had."""
     name = "chromium-headless-shell"
-    program, environment = _program(name, "chromium", tmp_path_factory.mktemp("chromium"))
+    program, environment = _program(name, "chromium", partial(once_per_run, name, partial(_unpack, name)))
     tried = subprocess.run(
         [program, "--version"], env=environment, capture_output=True, text=True, check=False
     )
@@ -193,12 +195,20 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Browser:
     return Browser(program=program, environment=environment)
 
 
-def _program(name: str, package: str, folder: Path) -> tuple[Path, dict[str, str]]:
-    """A program, unpacked into a folder unless it is installed, and the environment it runs in."""
+def _program(name: str, package: str, unpack: Callable[[], Path]) -> tuple[Path, dict[str, str]]:
+    """A program, unpacked unless it is installed, and the environment it runs in."""
     installed = [Path(found) for found in [shutil.which(name)] if found]
     installed += Path("/usr/lib", package).glob(f"*/bin/{name}")
     if installed:
         return installed[0].resolve(), dict(os.environ)
+    folder = unpack()
+    [program] = [found for found in folder.glob(f"usr/lib/**/{name}") if found.is_file()]
+    libraries = {str(library.parent) for library in folder.rglob("*.so*")}
+    return program, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+
+
+def _unpack(name: str, folder: Path) -> Path:
+    """Unpacks a program into a folder; returns the folder."""
     packages = sorted((DOWNLOADED / name.partition("-")[0]).glob("*.deb"))
     if not packages:
         pytest.skip(
@@ -207,9 +217,7 @@ def _program(name: str, package: str, folder: Path) -> tuple[Path, dict[str, str
         )
     for file in packages:
         subprocess.run(["dpkg-deb", "--extract", file, folder], check=True)
-    [program] = [found for found in folder.glob(f"usr/lib/**/{name}") if found.is_file()]
-    libraries = {str(library.parent) for library in folder.rglob("*.so*")}
-    return program, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+    return folder
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:
