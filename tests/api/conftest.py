@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import BAD_SPECS, CANDIDATE, ESTIMATE, MATRICES, RECORD, RESULT, SIZES, SPEC, changed
+from documents import BAD_SPECS, CANDIDATE, ESTIMATE, MATRICES, RECORD, RESULT, SPEC, changed
+from sample_jobs import SIZES
 from starlette.testclient import TestClient
 
 from ranksieve.api.client.client import Client

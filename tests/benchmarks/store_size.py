@@ -19,6 +19,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from sample_jobs import sample_job
 from sqlalchemy import insert, select
 
 from ranksieve.api.http.routes.search import MOST_SKIPPED
@@ -32,19 +33,7 @@ ROUNDS = 21
 LARGEST_FRONT = 200
 CHUNK = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
-SPEC = JobSpec.model_validate(
-    {
-        "name": "sentiment",
-        "model": {"path": "models/tiny"},
-        "task": {
-            "kind": "choice",
-            "prompt": "Review: {{ text }}\nSentiment:",
-            "answer": "{{ label }}",
-            "choices": ["positive", "negative"],
-            "data": {"source": {"path": "reviews.jsonl"}, "sizes": {"search": 256}},
-        },
-    }
-)
+SPEC = JobSpec.model_validate(sample_job("sentiment"))
 
 
 def job_id(number: int) -> str:

@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_jobs import sample_job
+from tiny_job import CONFIG, mood_task, save_model
 
 from ranksieve.service.job.events import EventType
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.types.plan import EncodedTask, Example, Row, Span
-
-TINY_WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *map(str, range(200))]
-TINY_CONFIG = {
-    "vocab_size": len(TINY_WORDS), "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16,
-    "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1,
-}  # fmt: skip
-"""A Llama of 16 tokens of context, for tests that need a model but not its answers."""
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 MakeDatabase = Callable[[], str]
@@ -76,24 +70,7 @@ def make_spec() -> Callable[..., JobSpec]:
     """Makes a valid, settled spec that names no file that has to exist."""
 
     def make(name: str = "sentiment", **labels: str) -> JobSpec:
-        return JobSpec.model_validate(
-            {
-                "name": name,
-                "labels": labels,
-                "model": {"path": "models/tiny"},
-                "task": {
-                    "kind": "choice",
-                    "prompt": "Review: {{ text }}\nSentiment:",
-                    "answer": "{{ label }}",
-                    "choices": ["positive", "negative"],
-                    "data": {
-                        "source": {"path": "reviews.jsonl"},
-                        "sizes": {"calibration": 256, "search": 256, "confirm": 512, "test": 1000},
-                    },
-                },
-                "resources": {"actors": 2, "gpus_per_actor": 0},
-            }
-        )
+        return JobSpec.model_validate(sample_job(name, **labels))
 
     return make
 
@@ -126,18 +103,8 @@ def make_candidate() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `model/`, of random weights, and 200 records in `films.jsonl`."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     root = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**TINY_CONFIG)).save_pretrained(root / "model")
-    vocabulary = {word: number for number, word in enumerate(TINY_WORDS)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
-    tokenizer.save_pretrained(root / "model")
+    save_model(root / "model")
     records = [{"text": f"film {i}", "label": "good" if i % 2 else "bad"} for i in range(200)]
     (root / "films.jsonl").write_text("\n".join(map(json.dumps, records)))
     return root
@@ -153,7 +120,7 @@ def tiny_mixture(tiny_root: Path) -> str:
     shutil.copytree(tiny_root / "model", folder)
     torch.manual_seed(0)
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
-    Qwen3MoeForCausalLM(Qwen3MoeConfig(**TINY_CONFIG | experts)).save_pretrained(folder)
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(**CONFIG | experts)).save_pretrained(folder)
     return folder.name
 
 
@@ -162,16 +129,7 @@ def tiny_job() -> dict[str, Any]:
     """A spec on the tiny model; its paths count from `tiny_root`."""
     return {
         "model": {"path": "model", "dtype": "float32"},
-        "task": {
-            "kind": "choice",
-            "prompt": "Review: {{ text }} Mood:",
-            "answer": "{{ label }}",
-            "choices": ["good", "bad"],
-            "data": {
-                "source": {"path": "films.jsonl"},
-                "sizes": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
-            },
-        },
+        "task": mood_task({"calibration": 8, "search": 16, "confirm": 32, "test": 64}),
         "policy": {
             "rank_step": 1,
             "refit": 0.5,

@@ -3,24 +3,11 @@
 from copy import deepcopy
 from typing import Any
 
+from sample_jobs import sample_job
+
 from ranksieve.search.space.matrix import MatrixShape
 
-SIZES = {"calibration": 256, "search": 256, "confirm": 512, "test": 1000}
-SPEC: dict[str, Any] = {
-    "name": "snippets",
-    "model": {"path": "/models/tiny"},
-    "task": {
-        "kind": "choice",
-        "prompt": "Review: {{ text }}\nSentiment:",
-        "answer": "{{ label }}",
-        "choices": ["negative", "positive"],
-        "data": {
-            "source": {"path": "/data/reviews.jsonl"},
-            "sizes": SIZES,
-        },
-    },
-    "resources": {"actors": 2, "gpus_per_actor": 0},
-}
+SPEC = sample_job("snippets")
 
 RESULT: dict[str, Any] = {
     "metric_name": "accuracy",
