@@ -21,7 +21,7 @@ from ranksieve.service.store import Store
 
 KEY = "s3cret"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-EXAMPLES = 15 if hypothesis.settings.get_current_profile_name() == "campaign" else 5
+EXAMPLES = 15 if hypothesis.settings.get_current_profile_name() == "campaign" else 3
 # Of the server there may be one for all examples.
 SOME = hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
