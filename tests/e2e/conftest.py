@@ -34,7 +34,7 @@ LAST_GENERATION = 4
 BATCH_TOKENS = 48  # few, so that a search takes long enough to be disturbed
 TUNED_COMMAND = Path(__file__).with_name("tuned_command.py")
 EXIT_TIMEOUT_S = 30
-RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+RAY_AGENTS, RAY_STARTING = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}, "default_worker.py"
 
 Document = dict[str, Any]
 OncePerRun = Callable[[str, Callable[[Path], None]], Path]
@@ -175,12 +175,12 @@ class ServerProcess:
     def kill(self) -> None:
         """SIGKILL to the server alone, then a wait until all that worked for it is gone too."""
         below = self.process.children(recursive=True)
-        agents = [process for process in below if _title(process).split()[0] in RAY_AGENTS]
+        agents = [process for process in below if _is_no_worker(_title(process))]
         self.process.kill()
         self.process.wait(EXIT_TIMEOUT_S)
         _, alive = psutil.wait_procs([p for p in below if p not in agents], timeout=EXIT_TIMEOUT_S)
         assert not alive, f"outlived the server: {[_title(process) for process in alive]}"
-        for agent in agents:  # they do no work, and only end once they gave up on reaching Ray's head
+        for agent in agents:  # they only end once they gave up on reaching Ray's head
             with suppress(psutil.NoSuchProcess):
                 agent.kill()
 
@@ -241,6 +241,11 @@ def _command(constants: Document | None) -> list[str]:
     found = shutil.which("ranksieve", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
     assert found is not None, "the ranksieve command is not installed beside this Python"
     return [found]
+
+
+def _is_no_worker(title: str) -> bool:
+    """Whether a process does no work: an agent of Ray's, or a worker that is still importing Ray."""
+    return title.split()[0] in RAY_AGENTS or RAY_STARTING in title
 
 
 def _title(process: psutil.Process) -> str:

@@ -63,6 +63,7 @@ def generations(client: Client, id: str) -> list[int]:
     return [record["generation"] for record in client.generations(id)]
 
 
+@pytest.mark.campaign
 def test_a_cancelled_search_ends_within_seconds(
     server: Any, submitted: Document, last_generation: int
 ) -> None:

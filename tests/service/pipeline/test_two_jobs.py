@@ -31,6 +31,7 @@ def two_processors(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     application.stop()
 
 
+@pytest.mark.campaign
 def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
     jobs: Jobs, two_processors: Application, short_job: Document
 ) -> None:

@@ -5,24 +5,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, InputError, ScoringError
 from ranksieve.search.space.matrix import DENSE
+from ranksieve.workers.cluster import breaker, crew, retries
 from ranksieve.workers.cluster.dispatcher import Dispatcher, _expected_cost
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.types.scores import Failure, RefitRequest, ScoreRequest, Scores
 
-LONG_S = 60.0
+LONG_S, KILLED_WITHIN_S = 60.0, 10
 
-
-SLOW_START, HELD = "slow start", "held"  # names of files
+SLOW_START, HELD, HANGS = "slow start", "held", "hangs"  # names of files
 FAULTY_STARTS = 4
 
 
@@ -71,6 +74,7 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
             if word in {"die", "always die"} or (word == "die once" and first_time):
                 os.kill(os.getpid(), signal.SIGKILL)
             if word == "hang" or (word == "hang once" and first_time):
+                (self._folder / HANGS).write_text(str(os.getpid()))
                 threading.Event().wait()
             while word == HELD and not (self._folder / HELD).exists():
                 threading.Event().wait(0.02)
@@ -185,12 +189,6 @@ def test_an_actor_that_lost_its_accelerator_is_replaced(make_job: Callable[..., 
     assert job.replaced == [(0, reason)]
 
 
-def test_a_dense_model_without_memory_is_the_machines_fault(make_job: Callable[..., Job]) -> None:
-    job = make_job()
-    with pytest.raises(InfrastructureError, match=r"the dense model ran out of memory: .*; free some"):
-        job.dispatcher.run("score_dense", [request("no memory")])
-
-
 def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) -> None:
     job = make_job(2, timeout_s=3.0)
     assert starts(job.run(request("hang once", 7), *fine(2))) == [7, 0, 1]
@@ -247,7 +245,10 @@ def test_candidates_that_kill_together_are_failures(
     assert len(job.replaced) >= 6  # three each, and one more where another actor's word was asked for
 
 
-def test_a_refit_that_always_kills_is_a_failure(make_job: Callable[..., Job]) -> None:
+def test_a_refit_that_always_kills_is_a_failure(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "SUSPECT", 1)  # `test_retries` has the others
     refit = RefitRequest(ranks=(1,), examples=4, dense_share=0.5, file=Path("refit"))
     (failure,) = make_job().dispatcher.run("refit", [refit])
     assert isinstance(failure, Failure)
@@ -279,34 +280,52 @@ def test_an_actor_that_does_not_start_fails_no_candidate(
     assert len(job.replaced) == FAULTY_STARTS
 
 
-def test_actors_that_all_die_are_the_machines_fault(make_job: Callable[..., Job]) -> None:
-    job = make_job()
-    with pytest.raises(InfrastructureError, match="failed more than 5 times in a row, the last one died"):
-        job.run(request("always die"))
+@pytest.mark.parametrize("method", ["score", "score_dense"])
+def test_actors_that_all_die_are_the_machines_fault(
+    method: str, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (breaker, crew):
+        monkeypatch.setattr(module, "FAILURES", 1)  # `test_breaker` has the others
+    with pytest.raises(InfrastructureError, match="failed more than 1 times in a row, the last one died"):
+        make_job().dispatcher.run(method, [request("always die")])
 
 
-@pytest.mark.campaign
-def test_a_dense_model_that_kills_its_actors_is_the_machines_fault(make_job: Callable[..., Job]) -> None:
-    with pytest.raises(InfrastructureError, match="failed more than 5 times in a row"):
-        make_job().dispatcher.run("score_dense", [request("always die")])
+def test_cancelling_ends_at_once_and_kills_what_runs(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    job, hangs = make_job(2), tmp_path / HANGS
 
+    def cancel(_: int) -> None:
+        while not hangs.exists():
+            threading.Event().wait(0.02)
+        job.cancelled.set()
 
-def test_cancelling_ends_at_once_and_kills_what_runs(make_job: Callable[..., Job]) -> None:
-    job = make_job(2)
     with pytest.raises(CancelledError, match="cancelled"):
-        job.run(request("hang"), *fine(1), on_done=lambda _: job.cancelled.set())
+        job.run(request("hang"), *fine(1), on_done=cancel)
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(hangs.read_text())).wait(KILLED_WITHIN_S)
     assert job.replaced == []
 
 
-def test_error_of_the_user_arrives_as_it_is(make_job: Callable[..., Job]) -> None:
+def test_two_jobs_at_once_get_the_answers_of_their_own_actors(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    one, other = make_job(), make_job()
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(one.run, request(HELD, 7), request("fine", 8))
+        results = other.run(*fine(3), on_done=lambda _: (tmp_path / HELD).touch())
+        assert starts(held.result(LONG_S)) == [7, 8]
+    assert starts(results) == [0, 1, 2]
+    assert one.replaced == other.replaced == []
+
+
+def test_errors_of_an_actor_say_whose_fault_they_are(make_job: Callable[..., Job]) -> None:
+    job = make_job()
     with pytest.raises(InputError) as caught:
-        make_job().run(request("bad input"))
+        job.run(request("bad input"))
     assert (caught.value.field, caught.value.message) == ("task.prompt", "is bad")
-
-
-def test_error_of_the_code_names_itself(make_job: Callable[..., Job]) -> None:
     with pytest.raises(ScoringError, match="scoring raised ZeroDivisionError: by zero"):
-        make_job().run(request("bug"))
+        job.run(request("bug"))
+    with pytest.raises(InfrastructureError, match=r"the dense model ran out of memory: .*; free some"):
+        job.dispatcher.run("score_dense", [request("no memory")])
 
 
 def test_beliefs_reach_replacements_too(make_job: Callable[..., Job]) -> None:
