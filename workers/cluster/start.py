@@ -7,6 +7,7 @@ authentication on by itself; a token in the environment keeps it from writing on
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ def start_ray(address: str | None, temp_dir: Path | None) -> None:
         try:
             if address is None:
                 _embed(temp_dir, empty)
+                _reap_raylet(_children() - before)
             else:
                 _join(address, empty)
         except Exception as error:  # Ray raises nothing narrower
@@ -89,6 +91,16 @@ def _embed(temp_dir: Path | None, working_dir: str) -> None:
         runtime_env={"working_dir": working_dir},
         **options,
     )
+
+
+def _reap_raylet(processes: Collection[psutil.Process]) -> None:
+    """Reap the raylet as soon as it has died.
+
+    Its workers end when its process is gone. While it is a zombie they stay, and Ray cannot kill them.
+    """
+    for process in processes:
+        if process.name() == "raylet":
+            threading.Thread(target=process.wait, name="raylet", daemon=True).start()
 
 
 def _children() -> set[psutil.Process]:
