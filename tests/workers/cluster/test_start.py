@@ -145,10 +145,13 @@ def imported(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.parent.glob("*.imported"))
 
 
-def test_workers_import_nothing_from_the_current_folder(trapped: Path) -> None:
+def test_a_server_imports_nothing_from_here_outlives_its_ray_and_may_take_its_time_to_end(
+    trapped: Path,
+) -> None:
+    """On a Ray of its own, whose handler of SIGTERM sets an alarm that aborts the process after three seconds."""
     program = """
-import os, sys, threading
-import torch
+import os, signal, sys, threading
+import psutil, torch
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.types.progress import Progress
 
@@ -156,23 +159,37 @@ def phase():
     import numpy, torch
     import ranksieve.search.errors
     yield Progress(phase="a", done=1, total=1)
-    yield os.getcwd(), sys.path, os.environ.get("A"), os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    yield os.getpid(), os.getcwd(), sys.path, os.environ.get("A"), os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
-cluster, cancelled = Cluster(temp_dir=sys.argv[1]), threading.Event()
+asked, cancelled = threading.Event(), threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked.set())
+cluster, processes = Cluster(temp_dir=sys.argv[1]), {os.getpid()}
 with cluster.share(
     "a", actors=1, threads=1, gpus=0, priority=0, cancelled=cancelled, on_held=lambda held: None
 ) as share:
     for environment in (None, {"A": "b"}):
-        folder, path, value, cublas = cluster.run(
+        process, folder, path, value, cublas = cluster.run(
             phase, share=share, cancelled=cancelled, on_progress=lambda progress: None, environment=environment
         )
+        processes.add(process)
         assert (value, cublas) == ((environment or {}).get("A"), ":4096:8"), (value, cublas)
         assert folder != os.getcwd(), folder
         assert os.getcwd() not in path, path
+assert len(processes) == 3, processes
+[raylet] = [one for one in psutil.Process().children() if one.name() == "raylet"]
+workers = [one for one in raylet.children() if one.cmdline()[0].startswith("ray::IDLE")]
+raylet.kill()
+_, alive = psutil.wait_procs(workers, timeout=20)
+assert workers and not alive, workers
+os.kill(os.getpid(), signal.SIGTERM)
+asked.wait()
+threading.Event().wait(4)
 cluster.close()
+print("ended")
 """
+    # Sockets want a short name.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
-        run_in(trapped, sys.executable, "-P", "-c", program, short)
+        assert run_in(trapped, sys.executable, "-P", "-c", program, short).endswith("ended\n")
     assert imported(trapped) == []
 
 
@@ -192,27 +209,3 @@ def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyP
     assert [process.poll() is None for process in (*started, other)] == [False, True]
     for process in (*started, other):
         process.communicate(b"\n")
-
-
-def test_a_server_that_ray_was_started_in_may_take_its_time_to_end() -> None:
-    """Ray's own handler of SIGTERM sets an alarm that aborts the process after three seconds."""
-    program = """
-import os, signal, sys, threading, time
-from ranksieve.workers.cluster.session import Cluster
-
-asked = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: asked.set())
-cluster = Cluster(temp_dir=sys.argv[1])
-cluster.connect()
-os.kill(os.getpid(), signal.SIGTERM)
-asked.wait()
-threading.Event().wait(4)
-cluster.close()
-print("ended")
-"""
-    with tempfile.TemporaryDirectory(
-        prefix="ray-", ignore_cleanup_errors=True
-    ) as short:  # as sockets want it
-        command = [sys.executable, "-c", program, short]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
