@@ -61,6 +61,7 @@ class Cluster:
         self._alive = Probe(a_node_is_alive, ANSWER_S)
         self._surely_alive = Probe(a_node_is_alive, GONE_S)
         self._reachable = Probe(self._reach, ANSWER_S)
+        self._raylet_died = threading.Event()
         self._sharing = Sharing()
         self._connecting = threading.Lock()
         # An embedded Ray dies with the thread that started it, so no job may own that thread.
@@ -75,7 +76,7 @@ class Cluster:
         with self._connecting:
             if ray.is_initialized():
                 return
-            self._keeper.submit(start_ray, self._address, self._temp_dir).result()
+            self._raylet_died = self._keeper.submit(start_ray, self._address, self._temp_dir).result()
 
     def close(self) -> None:
         """End the session, which no job may be using; an embedded cluster stops."""
@@ -96,7 +97,7 @@ class Cluster:
 
     def gone(self) -> bool:
         """Return whether there is no session that jobs could continue with."""
-        return not ray.is_initialized() or not self._surely_alive()
+        return not ray.is_initialized() or self._raylet_died.is_set() or not self._surely_alive()
 
     def _reach(self) -> bool:
         place = _place(self._address or "")
@@ -195,6 +196,7 @@ class Cluster:
         options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
 
         def start() -> Any:
+            self._require_raylet()
             return task.options(**options).remote(*arguments)
 
         share.use(workers)
@@ -214,9 +216,11 @@ class Cluster:
         on_replaced: Callable[[int, str], None],
     ) -> Dispatcher:
         """Start the scoring actors of a job, as many as its share allows."""
+        self._require_raylet()
         task_reference = ray.put(task)
 
         def start_actor() -> ActorHandle:
+            self._require_raylet()
             require_resources()  # without any node, an actor would never start
             actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
@@ -224,6 +228,15 @@ class Cluster:
         return Dispatcher(
             start_actor, share, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
         )
+
+    def _require_raylet(self) -> None:
+        """Refuse to go on without a raylet: Ray ends a process that then uses its object store.
+
+        Raises:
+            InfrastructureError: The raylet of the embedded cluster has died.
+        """
+        if self._raylet_died.is_set():
+            raise InfrastructureError("Ray is gone: its raylet has died; check its logs, then resume the job")
 
 
 def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:

@@ -37,7 +37,7 @@ cuBLAS reads it when a process first uses a GPU.
 """
 
 
-def start_ray(address: str | None, temp_dir: Path | None) -> None:
+def start_ray(address: str | None, temp_dir: Path | None) -> threading.Event:
     """Connect to a running cluster, or start an embedded one.
 
     An embedded Ray dies with the thread that calls this.
@@ -45,6 +45,9 @@ def start_ray(address: str | None, temp_dir: Path | None) -> None:
     Args:
         address: Address of a running cluster, or None to embed one.
         temp_dir: Folder of the logs of an embedded Ray; None for Ray's default.
+
+    Returns:
+        Event that is set when the raylet of an embedded Ray has died.
 
     Raises:
         InfrastructureError: There is no cluster, or it did not start in time.
@@ -55,7 +58,6 @@ def start_ray(address: str | None, temp_dir: Path | None) -> None:
         try:
             if address is None:
                 _embed(temp_dir, empty)
-                _reap_raylet(_children() - before)
             else:
                 _join(address, empty)
         except Exception as error:  # Ray raises nothing narrower
@@ -63,6 +65,7 @@ def start_ray(address: str | None, temp_dir: Path | None) -> None:
             raise InfrastructureError(
                 f"Ray did not start: {error}; check its logs and the load of the machine"
             ) from error
+    return _watch_raylet(_children() - before)
 
 
 def _join(address: str, working_dir: str) -> None:
@@ -93,14 +96,22 @@ def _embed(temp_dir: Path | None, working_dir: str) -> None:
     )
 
 
-def _reap_raylet(processes: Collection[psutil.Process]) -> None:
-    """Reap the raylet as soon as it has died.
+def _watch_raylet(processes: Collection[psutil.Process]) -> threading.Event:
+    """Return an event that is set when the raylet among some processes has died.
 
-    Its workers end when its process is gone. While it is a zombie they stay, and Ray cannot kill them.
+    The raylet is reaped then. Its workers end when its process is gone. While it is a zombie they stay, and Ray cannot
+    kill them.
     """
+    died = threading.Event()
+
+    def wait(raylet: psutil.Process) -> None:
+        raylet.wait()
+        died.set()
+
     for process in processes:
         if process.name() == "raylet":
-            threading.Thread(target=process.wait, name="raylet", daemon=True).start()
+            threading.Thread(target=wait, args=(process,), name="raylet", daemon=True).start()
+    return died
 
 
 def _children() -> set[psutil.Process]:
