@@ -273,7 +273,10 @@ def helped_by(result: Result) -> str:
     if reference["tuned"]:
         blocks, of = reference["blocks"]
         return f"its first {blocks} of {of} blocks, tuned on the calibration split"
-    if reference["metric"] == result["dense"]["metric"]:
+    if all(
+        reference["metric"].get(split) in (None, metric)
+        for split, metric in result["dense"]["metric"].items()
+    ):
         return "none helps it"
     return "one number added to each answer"
 

@@ -31,7 +31,7 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import on_the_way
 
 WIDEST, WIDEST_PART, FAR_PART = 0.01, 0.1, 0.3
-"""Largest distance in kept share of an accepted finalist from the next smaller.
+"""Largest distance of an accepted finalist from the next smaller, as a share of the largest genome.
 
 The second value is a part of the finalist's own share; the larger of the two applies. The third replaces the second
 for finalists above the small ones (`SMALL`), which are hardly ever the answer. The smallest distance is half as much,
@@ -42,24 +42,23 @@ MOST_ACCEPTED = 20
 """Largest number of finalists from the smallest accepted one up."""
 
 FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.1, 0.1, 0.08, 0.08)
-"""Distances in kept share of the smaller finalists, each from the one above it.
+"""Distances of the smaller finalists, each from the one above it, as shares of the largest genome.
 
 Neighbours hold or fail together, so small steps cost the test little. From the safest finalist they lead down to a
 fifth, where the search has accepted nothing.
 """
 
 NEARBY = 0.1
-"""Largest distance at which the smallest accepted allocation beats a seed's."""
+"""Largest distance at which the smallest accepted allocation beats a seed's, as a share of the largest genome."""
 
 TRUSTED_SHARE = SEED_SHARES[0]
-"""Kept share of the seed that counts as accepted if only smaller ones were.
+"""Share of the largest genome at which a seed counts as accepted if only smaller ones were.
 
 What is right for many examples may fail on few.
 """
 
-SAFEST_SHARE = 0.95
-SAFE_STEP = 0.2
-"""Distance in kept share of finalists above all that were accepted."""
+SAFEST_SHARE, SAFE_STEP = 0.95, 0.2
+"""Largest finalist, and distance of finalists above all that were accepted, as shares of the largest genome."""
 
 SAFE_RISK, SMALL_RISK = 0.2, 0.5
 """Parts of the objective's risk: finalists above the accepted, smallest accepted.
@@ -127,23 +126,24 @@ def drop_finalists(
         in steps, and smaller ones. Steps without an accepted or scored genome nearby are filled by `beside` from the
         smallest accepted one, or by a seed if that is far away. The risks add up to one.
     """
+    scale = space.largest_share
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
-    trusted = seed(TRUSTED_SHARE)
+    trusted = seed(TRUSTED_SHARE * scale)
     if known and max(known) < space.kept_share(trusted):
         known[space.kept_share(trusted)] = trusted
 
     def genome_at(share: float) -> Genome:
-        if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
+        if smallest is None or abs(share - smallest) > NEARBY * scale + TOLERANCE:
             return seed(share)
         return beside(known[smallest], share)
 
     chosen = _stepwise(space, genome_at, known)
-    safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]
+    safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE * scale)]
     falling = _falling(space, genome_at, front, space.kept_share([*safe, *chosen][-1]))
     return _finalists(
         [*safe, *chosen, *falling],
-        risks(len(safe), [*map(space.kept_share, chosen)], [*map(space.kept_share, falling)]),
+        risks(len(safe), *([space.kept_share(one) / scale for one in part] for part in (chosen, falling))),
     )
 
 
@@ -152,8 +152,8 @@ def risks(safe: int, chosen: Sequence[float], falling: Sequence[float]) -> list[
 
     Args:
         safe: Number of finalists above all accepted ones; at least one if none was accepted.
-        chosen: Kept shares of the accepted finalists, falling.
-        falling: Kept shares of the finalists below those, falling.
+        chosen: Sizes of the accepted finalists as shares of the largest genome, falling.
+        falling: Sizes of the finalists below those, likewise.
     """
     last = safe + len(chosen) - 1
     small = [index for index, share in enumerate(chosen, safe) if share <= SMALL * chosen[-1]]
@@ -191,8 +191,9 @@ def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> 
     """
     genomes: list[Genome] = []
     below = math.inf
-    for wanted in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP):
-        genome = seed(wanted)
+    scale = space.largest_share
+    for part in np.arange(SAFEST_SHARE, above / scale + SAFE_STEP / 2, -SAFE_STEP):
+        genome = seed(part * scale)
         if above < (share := space.kept_share(genome)) < below:
             genomes.append(genome)
             below = share
@@ -209,13 +210,13 @@ def _stepwise(
     gap.
     """
     shares: list[float] = []
-    smallest = min(known, default=0.0)
+    scale, smallest = space.largest_share, min(known, default=0.0)
     for share in sorted(known):
-        if not shares or share > shares[-1] + _widest(share, smallest) / 2 - TOLERANCE:
+        if not shares or share > shares[-1] + _widest(share, smallest, scale) / 2 - TOLERANCE:
             shares.append(share)
     genomes = [known[share] for share in shares[:1]]
     for below, above in pairwise(shares):
-        parts = math.ceil((above - below) / _widest(above, smallest) - TOLERANCE)
+        parts = math.ceil((above - below) / _widest(above, smallest, scale) - TOLERANCE)
         for wanted in map(float, np.linspace(below, above, parts + 1)[1:-1]):
             between = genome_at(wanted)
             if space.kept_share(between) < wanted - (above - below) / parts / 2:
@@ -226,15 +227,16 @@ def _stepwise(
     return genomes[:MOST_ACCEPTED][::-1]
 
 
-def _widest(share: float, smallest: float) -> float:
+def _widest(share: float, smallest: float, scale: float) -> float:
     """Return the largest distance of a finalist of a size to the next smaller one.
 
     Args:
         share: Kept share of the finalist.
         smallest: Kept share of the smallest accepted one.
+        scale: Kept share of the largest genome.
     """
     part = WIDEST_PART if share <= SMALL * smallest else FAR_PART
-    return max(WIDEST, part * share)
+    return max(WIDEST * scale, part * share)
 
 
 def _falling(
@@ -246,7 +248,8 @@ def _falling(
     """
     known = {space.kept_share(outcome.genome): outcome.genome for outcome in front}
     falling: list[Genome] = []
-    for fall in FALLS:
+    for part in FALLS:
+        fall = part * space.largest_share
         wanted = share - fall
         if wanted <= 0:
             break

@@ -12,7 +12,7 @@ from ranksieve.search.evolution.population import Population
 from ranksieve.search.evolution.proposals import Proposer
 from ranksieve.search.evolution.racing import Order, by_loss
 from ranksieve.search.evolution.record import GenerationRecord
-from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
+from ranksieve.search.evolution.schedules import Ratchet, Schedule, seed_shares
 from ranksieve.search.space.space import SearchSpace
 
 BEST_FINALISTS = 3
@@ -129,7 +129,7 @@ class SearchProgress:
         generation: a smaller one that holds becomes the start.
         """
         by_genome = {outcome.genome: outcome for outcome in finishers}
-        seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
+        seeds = list(dict.fromkeys(map(self._proposer.seed, seed_shares(self._space))))
         seeds.sort(key=self._space.kept_share, reverse=True)  # a start may keep much less than its size
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
         for genome in sorted(self._proposer.given, key=self._space.params, reverse=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ranksieve.search.evolution.breeding import Breeder, Scored
-from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
+from ranksieve.search.evolution.schedules import Ratchet, Schedule, seed_shares
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.sizes import Sizes
@@ -58,7 +58,7 @@ class Proposer:
         These are seeds of many sizes, or seeds of the one target size and mutants of the first.
         """
         if isinstance(self.schedule, Ratchet):
-            return [*map(self.seed, SEED_SHARES), *self.given]
+            return [*map(self.seed, seed_shares(self.space)), *self.given]
         target = self.schedule.target
         given = [self._brought(genome, target) for genome in self.given]
         plain = cheapest(self.prices, target)

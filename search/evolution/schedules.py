@@ -15,9 +15,9 @@ from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace
 
 SEED_SHARES = (0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.2, 0.17, 0.14)
-"""Sizes at which the ratchet scores seeds to find its start, largest first.
+"""Sizes at which the ratchet scores seeds to find its start, largest first, as shares of the largest genome.
 
-Each is about 0.86 times the one before.
+Each is about 0.86 times the one before. The largest genome keeps less than the dense model if blocks were cut.
 """
 
 SAFE_SHARE = 0.85
@@ -29,8 +29,8 @@ It is a share of the way from the smallest genome to the largest.
 MOST_LOOKS = len(SEED_SHARES).bit_length()
 """Largest number of seeds that `smallest_seed_share` asks about."""
 
-FIRST_STEP = 0.04
-SMALLEST_STEP = 0.005
+FIRST_STEP, SMALLEST_STEP = 0.04, 0.005
+"""First and smallest step of the target, as shares of the largest genome."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +46,18 @@ class Accepted:
     genome: Genome
 
 
-def smallest_seed_share(holds: Callable[[float], bool]) -> float:
-    """Return the smallest of `SEED_SHARES` whose seed is good enough.
+def seed_shares(space: SearchSpace) -> tuple[float, ...]:
+    """Return the sizes of the seeds of a `MaxDrop` search as shares of the dense cost, largest first."""
+    return tuple(part * space.largest_share for part in SEED_SHARES)
+
+
+def smallest_seed_share(shares: Sequence[float], holds: Callable[[float], bool]) -> float:
+    """Return the smallest of some falling shares whose seed is good enough.
 
     All larger seeds must be good enough, too. If none is, return the largest.
     """
-    smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
-    return SEED_SHARES[max(0, smaller - 1)]
+    smaller = bisect_left(shares, True, key=lambda share: not holds(share))  # those before it hold
+    return shares[max(0, smaller - 1)]
 
 
 class FixedTarget:
@@ -108,7 +113,7 @@ class Ratchet:
         self._stall_limit = max(1, patience // 2)
         self._stalled = 0
         self._floor = largest  # without constraints the dense model, which loses nothing
-        self._smallest = smallest
+        self._smallest, self._largest = smallest, largest
         self._step = self._floor - self.target
 
     def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
@@ -174,14 +179,15 @@ class Ratchet:
     def _accept(self, share: float, genome: Genome) -> None:
         self.accepted.append(Accepted(share=share, genome=genome))
         self._floor = share
-        self._step = min(self._step, FIRST_STEP)
+        self._step = min(self._step, FIRST_STEP * self._largest)
         self._aim()
 
     def _aim(self) -> None:
         self._stalled = 0
-        while self._step >= SMALLEST_STEP and self._floor - self._step <= self._smallest:
+        least = SMALLEST_STEP * self._largest
+        while self._step >= least and self._floor - self._step <= self._smallest:
             self._step /= 2
-        self.finished = self._step < SMALLEST_STEP
+        self.finished = self._step < least
         if not self.finished:
             self.target = self._floor - self._step
 

@@ -174,12 +174,8 @@ class JobSteps:
             blocks=made.blocks,
             all_blocks=made.all_blocks,
             used=made.model != made.given,
-            dense={
-                split: float(quality.mean()) for split, quality in made.quality.items() if split != "test"
-            },
-            helped={
-                split: float(quality.mean()) for split, quality in made.helped.items() if split != "test"
-            },
+            dense=float(made.quality["search"].mean()),
+            helped=float(made.helped["search"].mean()),
         )
         return made
 

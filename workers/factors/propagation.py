@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.search.evolution.schedules import smallest_seed_share
+from ranksieve.search.evolution.schedules import SEED_SHARES, smallest_seed_share
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.space.prices import Energies
@@ -126,7 +126,7 @@ def shares_within(
         return mean_quality(model, ranks, "choice", examples, batch_tokens)
 
     least = right([DENSE] * len(model.matrices)) - objective.points / 100
-    smallest = smallest_seed_share(lambda share: right(ranks_of(share)) >= least)
+    smallest = smallest_seed_share(SEED_SHARES, lambda share: right(ranks_of(share)) >= least)
     return tuple(round(smallest * factor, 6) for factor in AROUND)
 
 

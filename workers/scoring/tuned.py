@@ -38,7 +38,8 @@ FORMAT = 1
 
 FACTS, GIVEN, MODEL = "tuned.json", "given.npz", "model"
 CHUNK = 256
-SCORED = ("search", "confirm", "test")
+SCORED = ("search", "test")
+"""Splits that the given model answers: one to choose by, one to report."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ranksieve.search.errors import ScoringError, UnresumableError
-from ranksieve.search.evolution.schedules import smallest_seed_share
+from ranksieve.search.evolution.schedules import seed_shares, smallest_seed_share
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.descent import RUNG
@@ -119,11 +119,13 @@ def next_stair(shares: Sequence[float], *, held: bool) -> float:
 
 
 def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
-    """Return the smallest of `SEED_SHARES` that holds on the search split.
+    """Return the smallest of the seeds' sizes that holds on the search split.
 
     The largest, if none does.
     """
-    return smallest_seed_share(lambda share: holds(genome_of(share), objective, scorer, confidence))
+    return smallest_seed_share(
+        seed_shares(scorer.space), lambda share: holds(genome_of(share), objective, scorer, confidence)
+    )
 
 
 def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:

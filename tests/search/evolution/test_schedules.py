@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from ranksieve.search.evolution.outcome import Outcome, Trial
-from ranksieve.search.evolution.schedules import FixedTarget, Ratchet, schedule_for
+from ranksieve.search.evolution.schedules import SEED_SHARES, FixedTarget, Ratchet, schedule_for, seed_shares
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
 from ranksieve.search.space.space import SearchSpace
@@ -169,3 +169,17 @@ def test_a_ratchet_with_nothing_below_is_finished() -> None:
     made.start([(0.4, dropping(1.0)), (0.25, dropping(1.5))])
     assert made.finished
     assert made.accepted[-1].share == 0.25
+
+
+def test_seeds_of_a_model_without_its_last_blocks_are_as_much_smaller() -> None:
+    cut = SearchSpace([matrix("a")], 2, absent=[matrix("b"), matrix("c")])
+    assert cut.largest_share == pytest.approx(1 / 3)
+    assert seed_shares(SPACE) == SEED_SHARES
+    assert seed_shares(cut) == pytest.approx([share / 3 for share in SEED_SHARES])
+
+
+@pytest.mark.parametrize("largest", [1.0, 0.4])
+def test_the_target_falls_in_steps_that_suit_the_largest_genome(largest: float) -> None:
+    made = Ratchet(MaxDrop(points=1.0), patience=2, largest=largest)
+    assert made.take(dropping(0.0), 0.5 * largest)
+    assert made.target == pytest.approx(0.46 * largest)

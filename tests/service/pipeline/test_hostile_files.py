@@ -71,8 +71,9 @@ def refusal(rest: TestClient, job: Document) -> Document:
 
 
 def test_a_tokenizer_that_multiplies_texts_is_refused(
-    rest: TestClient, root: Path, tiny_job: Document
+    rest: TestClient, root: Path, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limited, "CPU_S", 60)  # memory ends it first, on a slow machine too
     file = root / "model" / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
     grow = {"type": "Replace", "pattern": {"String": "f"}, "content": "f" * 50}

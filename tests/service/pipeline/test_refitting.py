@@ -132,7 +132,7 @@ def test_a_bias_for_the_answers_is_counted_and_exported(
     assert len(tensors["lm_head.bias"]) == 208
     assert result["best"]["total_params"] == sum(tensor.numel() for tensor in tensors.values())
     card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
-    assert "the output head given a bias for the answers" in card
+    assert "the output head was given a bias for the answers" in card
     jobs.export(id, candidate=winner)
     exported = jobs.run(LocalCluster())
     assert weights(exported) == weights(result)

@@ -40,7 +40,7 @@ def test_a_tuned_model_has_fewer_blocks_and_every_later_step_works_on_it(plan: P
     assert (made.blocks, made.all_blocks) == (1, 2)
     assert made.model != made.given
     assert {matrix.layer for matrix in made.absent} == {1}
-    assert made.quality.keys() == made.helped.keys() == {"search", "confirm", "test"}
+    assert made.quality.keys() == made.helped.keys() == {"search", "test"}
     *_, prepared = prepare(replace(plan, tuned=made))
     assert isinstance(prepared, Prepared)
     assert {matrix.layer for matrix in prepared.matrices} == {0}
