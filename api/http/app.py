@@ -35,7 +35,7 @@ from ranksieve.api.http.routes import (
 from ranksieve.api.http.routes.json_bodies import PARSERS
 from ranksieve.api.http.routes.strict_requests import refuse_ignored
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
-from ranksieve.api.http.throttle import Throttle
+from ranksieve.api.http.throttle import OpenRequests, Throttle, connections_of_one
 from ranksieve.service.application import Application
 from ranksieve.service.server.capabilities import version_of
 from ranksieve.service.server.settings import Settings
@@ -88,10 +88,14 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.places = Places()
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)
+    settings = application.settings
     app.add_middleware(
-        Gate, application=application, throttle=Throttle(application.settings.requests_per_second)
+        Gate,
+        application=application,
+        throttle=Throttle(settings.requests_per_second),
+        open_requests=OpenRequests(connections_of_one(settings.connections)),
     )
-    _keep_foreign_pages_out(app, application.settings)
+    _keep_foreign_pages_out(app, settings)
     _add_routes(app)
     docs.add_pages(app)
     page.add_page(app)

@@ -5,6 +5,7 @@ reaches it there is its admin. Otherwise every `/v1` route needs a key as a bear
 is the admin's, or a key of `ranksieve keys create`, for one owner and one scope.
 """
 
+from contextlib import ExitStack
 from http import HTTPStatus
 from secrets import compare_digest
 from typing import Annotated
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ranksieve.api.http import errors
 from ranksieve.api.http.hosts import is_loopback
-from ranksieve.api.http.throttle import Throttle
+from ranksieve.api.http.throttle import OpenRequests, Throttle
 from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.service.application import Application
 from ranksieve.service.server.keys import Principal, id_of
@@ -41,24 +42,30 @@ class Gate:
         app: The application inside.
         application: Knows the keys.
         throttle: Counts the requests of every key, and of every address without a valid one.
+        open_requests: Counts those that are open.
     """
 
-    def __init__(self, app: ASGIApp, application: Application, throttle: Throttle) -> None:
+    def __init__(
+        self, app: ASGIApp, application: Application, throttle: Throttle, open_requests: OpenRequests
+    ) -> None:
         self._app = app
         self._application = application
         self._throttle = throttle
+        self._open = open_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
-        if scope["type"] == "http" and _needs_key(scope["path"]):
-            request = Request(scope)
-            try:
-                await run_in_threadpool(self._admit, request)
-            except (HTTPException, RanksieveError) as error:
-                refusal = await errors.answer(request, error)
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        with ExitStack() as counted:
+            if scope["type"] == "http" and _needs_key(scope["path"]):
+                request = Request(scope)
+                try:
+                    await run_in_threadpool(self._admit, request)
+                    counted.enter_context(self._open.count(request.state.caller))
+                except (HTTPException, RanksieveError) as error:
+                    refusal = await errors.answer(request, error)
+                    await refusal(scope, receive, send)
+                    return
+            await self._app(scope, receive, send)
 
     def _admit(self, request: Request) -> None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")

@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ranksieve.api.http.errors import refuse_connection
+from ranksieve.api.http.throttle import connections_of_one
 
 HEAD_S = 10.0
 """Seconds in which a request's head has to arrive, from the connection or the last answer on."""
@@ -25,8 +26,6 @@ STALL_S = 300.0
 """Seconds that a reader may take nothing of an answer that waits for it."""
 RETRY_S = 5
 """Seconds after which a client refused for too many connections may try again."""
-ADDRESSES = 4
-"""Addresses that it takes to hold all connections: each may have a quarter of them."""
 
 
 class Config(uvicorn.Config):
@@ -56,7 +55,7 @@ class Config(uvicorn.Config):
         """Return how many connections one address may have."""
         address = ip_address(host)
         trusted = any(address in network for network in self._proxies)
-        return self.connections if trusted else max(1, self.connections // ADDRESSES)
+        return self.connections if trusted else connections_of_one(self.connections)
 
 
 class Protocol(H11Protocol):

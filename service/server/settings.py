@@ -59,8 +59,8 @@ class Settings(BaseSettings):
         default=800,
         ge=1,
         le=100_000,
-        description="Most connections at once. One address may have a quarter of them; a trusted proxy all, so it has "
-        "to limit its own clients.",
+        description="Most connections at once. One address, or the open requests of one key, may have a quarter of "
+        "them; a trusted proxy all, so it has to limit its own clients.",
     )
     streams: int = Field(
         default=100,

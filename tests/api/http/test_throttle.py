@@ -1,14 +1,18 @@
 """Too many requests, and too many queued jobs, of one caller."""
 
+import asyncio
 import time
 
 import limits.storage.memory
 import pytest
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
-from ranksieve.api.http.throttle import Throttle
+from ranksieve.api.http.auth import Gate
+from ranksieve.api.http.throttle import OpenRequests, Throttle
 from ranksieve.search.errors import LimitError
+from ranksieve.service.server.keys import Scope
 from ranksieve.service.server.settings import Settings
 
 
@@ -122,3 +126,53 @@ def test_broken_bodies_without_a_key_are_counted(serve):
     statuses = [http.post("/v1/jobs", content=b"{", headers=json).status_code for _ in range(3)]
 
     assert statuses == [401, 401, 429]
+
+
+def test_open_requests_of_one_caller_are_limited_until_they_end():
+    requests = OpenRequests(most=2)
+    with requests.count("alice"), requests.count("bob"):
+        with requests.count("alice"), pytest.raises(LimitError, match="2 requests are open"):
+            requests.count("alice").__enter__()
+        with requests.count("alice"):
+            pass
+
+
+def test_a_key_has_a_number_of_open_requests_from_whatever_address(build, tmp_path):
+    application = build(Settings(data_dir=tmp_path / "data", api_key="s3cret"))
+    application.start()
+    _, secret = application.store.keys.create("alice", Scope.READ)
+
+    async def statuses():
+        answer, opened = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def slow(scope, receive, send):
+            opened.release()
+            await answer.wait()
+            await Response()(scope, receive, send)
+
+        gate = Gate(slow, application, Throttle(0), OpenRequests(most=2))
+
+        async def get(address, key=secret):
+            headers = [(b"authorization", f"Bearer {key}".encode())]
+            told = []
+
+            async def send(message):
+                told.append(message)
+
+            scope = {"type": "http", "method": "GET", "path": "/v1/jobs", "headers": headers}
+            await gate({**scope, "query_string": b"", "client": (address, 1)}, None, send)
+            return told[0]["status"]
+
+        first = [asyncio.create_task(get(f"10.0.0.{number}")) for number in range(2)]
+        for _ in first:
+            await opened.acquire()
+        refused = await get("10.0.0.3")
+        other = asyncio.create_task(get("10.0.0.1", "s3cret"))
+        await opened.acquire()
+        answer.set()
+        return [await one for one in (*first, other)], refused, await get("10.0.0.3")
+
+    try:
+        assert asyncio.run(statuses()) == ([200, 200, 200], 429, 200)
+    finally:
+        application.stop()
