@@ -41,7 +41,7 @@ because of more tests more may fail, and each takes time.
 MOST_ACCEPTED = 20
 """Largest number of finalists from the smallest accepted one up."""
 
-FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.1, 0.1, 0.08, 0.08)
+FALLS = (0.02, 0.02, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.12, 0.1, 0.1, 0.08)
 """Distances of the smaller finalists, each from the one above it, as shares of the largest genome.
 
 Neighbours hold or fail together, so small steps cost the test little. From the safest finalist they lead down to a

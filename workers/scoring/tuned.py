@@ -38,6 +38,14 @@ FORMAT = 1
 
 FACTS, GIVEN, MODEL = "tuned.json", "given.npz", "model"
 CHUNK = 256
+
+CLEARLY_BETTER = 0.04
+"""Share of the search split that the given model must answer right beyond the tuned one to stay.
+
+It is two standard errors with the demo's 384 records. Without it the given model stayed on one seed of four by chance,
+and 95 % of it was kept instead of a tenth to a third.
+"""
+
 SCORED = ("search", "test")
 """Splits that the given model answers: one to choose by, one to report."""
 
@@ -56,7 +64,7 @@ class _Answered:
 def tuned(plan: PreparationPlan) -> Iterator[Progress | Tuned]:
     """Yield progress and, last, the model to work on.
 
-    The given model stays if it answers more records of the search split right, with one number fitted to each answer.
+    The given model stays if it is clearly better on the search split, with one number fitted to each answer or without.
 
     Raises:
         InputError: The model cannot be used.
@@ -124,8 +132,9 @@ def _make(
     del model
     model = load_prepared(folder / MODEL, device)  # as everything after will
     learnt = _answered(model, tokenizer, plan.task, "search", plan.batch_tokens)
-    right = float(np.concatenate([part.quality_E for part in learnt]).mean())
-    used = right >= max(float(helped["search"].mean()), float(answered["search"].quality_E.mean()))
+    learnt_E = np.concatenate([part.quality_E for part in learnt])
+    best = max(float(helped["search"].mean()), float(answered["search"].quality_E.mean()))
+    used = float(learnt_E.mean()) > best - CLEARLY_BETTER
     if not used:
         shutil.rmtree(folder / MODEL)
     gone = [asdict(matrix) for matrix in matrices if matrix.layer >= blocks] if used else []
