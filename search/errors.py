@@ -12,6 +12,7 @@
     ├── CancelledError    the user cancelled the job
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
     └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
+        ├── NoRoomError          no node of the cluster has room now; the job waits for one
         └── StoreError           the database failed; uncommitted changes are lost
 
 `api/errors.py` alone maps them to HTTP.
@@ -108,6 +109,13 @@ class ScoringError(RanksieveError):
 
 class InfrastructureError(RanksieveError):
     """Failure of the machine, not of the job."""
+
+
+class NoRoomError(InfrastructureError):
+    """Lack of a node that has room for one of the job's actors.
+
+    Clusters grow and shrink, so it is nobody's fault.
+    """
 
 
 class StoreError(InfrastructureError):

@@ -42,7 +42,7 @@ def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
     """Fill in the resources that a job file leaves open, by what the cluster has.
 
     Raises:
-        InputError: No node holds even one of the job's actors, or the cluster does not answer and was to decide.
+        InputError: This machine holds not one of the job's actors, or the cluster does not answer and was to decide.
     """
     resources, nodes = spec.resources, cluster.nodes()
     if not nodes and None in (resources.actors, resources.gpus_per_actor):
@@ -53,7 +53,8 @@ def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
         )
     cpus, gpus = (sum(node.get(unit, 0) for node in nodes) for unit in ("CPU", "GPU"))
     spec = spec.on_cluster(cpus=cpus, gpus=gpus)
-    refuse_too_large(resources.threads_per_actor, spec.resources.gpus, nodes)
+    if not cluster.may_grow:
+        refuse_too_large(resources.threads_per_actor, spec.resources.gpus, nodes)
     return spec
 
 

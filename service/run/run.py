@@ -11,7 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ranksieve.search.errors import CancelledError, InfrastructureError, StoreError, SupersededError
+from ranksieve.search.errors import (
+    CancelledError,
+    InfrastructureError,
+    NoRoomError,
+    StoreError,
+    SupersededError,
+)
 from ranksieve.service.job.job import Job, JobError, JobState
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.run.lease import Lease
@@ -146,6 +152,10 @@ class Run:
         elif self._interrupted or (isinstance(error, CancelledError) and log.cancelled.is_set()):
             logger.info("job %s: interrupted; it continues later", job.id)
             self._store.claims.release(job.id, epoch=job.epoch)
+        elif isinstance(error, NoRoomError):
+            logger.info("job %s: waits: %s", job.id, error)
+            reason = JobError.of(error, job.id)
+            self._store.claims.wait_for_room(job.id, reason, epoch=job.epoch, wait_s=self._retry_s)
         elif isinstance(error, InfrastructureError):
             self.fault = error
             self.put_back(error)

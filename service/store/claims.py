@@ -89,6 +89,27 @@ class Claims:
         self._base.notify(id)
         return job
 
+    def wait_for_room(self, id: str, error: JobError, *, epoch: int, wait_s: float = retries.RETRY_S) -> Job:
+        """Put a job back into the queue that no node has room for now.
+
+        Args:
+            id: The job.
+            error: What it needs, for its user.
+            epoch: Epoch of the claim that it ran by.
+            wait_s: Wait before the job may be claimed again, in seconds.
+
+        Raises:
+            SupersededError: The job was claimed again since `epoch`, or deleted.
+            ConflictError: The job is not being run.
+        """
+        with self._base.database.writing() as session:
+            row = mapping.find_held(session, id, epoch)
+            mapping.check_move(row, JobState.QUEUED)
+            retries.wait_for_room(session, row, error, self._base.clock(session), wait_s)
+            job = mapping.job_of(row)
+        self._base.notify(id)
+        return job
+
     def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
         """Renew the lease for another `lease_s` seconds; return the job as it is now.
 

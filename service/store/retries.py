@@ -54,6 +54,14 @@ def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime,
     row.leased_until = now + timedelta(seconds=wait_s)
 
 
+def wait_for_room(session: Session, row: JobRow, error: JobError, now: datetime, wait_s: float) -> None:
+    """Put a job back that no node has room for, or end it as requested; it is no failure."""
+    if mapping.apply_marks(session, row):
+        return
+    mapping.move(session, row, JobState.QUEUED, data={"error": error.as_json(), "retry_in_s": wait_s})
+    row.leased_until = now + timedelta(seconds=wait_s)
+
+
 def crash(session: Session, row: JobRow, error: JobError) -> None:
     """Crash a job by a machine failure; its user may resume it."""
     mapping.move(session, row, JobState.CRASHED, error=error)

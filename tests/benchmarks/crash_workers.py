@@ -185,7 +185,7 @@ class OneProcess:
     ) -> AbstractContextManager[Share]:
         """Room for one actor, always."""
         size = amounts(CPU=threads, GPU=gpus)
-        return Sharing().enter(job, size, size, limit=actors, **options)
+        return Sharing().enter(job, [size], size, limit=actors, **options)
 
     def run(self, phase: Callable[..., Iterator[Any]], *arguments: Any, **_: Any) -> Any:
         *_, last = phase(*arguments)

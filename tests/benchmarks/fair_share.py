@@ -116,7 +116,7 @@ class Cluster:
         )
         size, wanted = amounts(CPU=1), job.spec.resources.actors
         with sharing.enter(
-            job.id, self._capacity, size, limit=wanted, priority=0, cancelled=log.cancelled
+            job.id, [self._capacity], size, limit=wanted, priority=0, cancelled=log.cancelled
         ) as share:
             log.state(JobState.PREPARING)
             log.state(JobState.SEARCHING)

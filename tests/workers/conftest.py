@@ -323,7 +323,12 @@ def make_share() -> Iterator[Callable[..., Share]]:
         def make(limit: int = 1) -> Share:
             return entered.enter_context(
                 Sharing().enter(
-                    "a", amounts(CPU=8), amounts(CPU=1), limit=limit, priority=0, cancelled=threading.Event()
+                    "a",
+                    [amounts(CPU=8)],
+                    amounts(CPU=1),
+                    limit=limit,
+                    priority=0,
+                    cancelled=threading.Event(),
                 )
             )
 

@@ -31,16 +31,18 @@ def amounts(**resources: float) -> dict[str, int]:
     return {name: units for name, units in counted.items() if units}
 
 
-def room(size: Amounts, nodes: Sequence[Amounts]) -> dict[str, int]:
-    """Return what an actor takes up of a whole cluster.
+def room(size: Amounts, nodes: Sequence[Amounts]) -> dict[str, int] | None:
+    """Return what an actor takes up of a whole cluster; None if it fits into no node.
 
     This is its size, and its part of remainders in which no more actors fit. Plain sums over nodes, or over GPUs of
     which an actor takes a part, would promise places that do not exist.
 
     Args:
         size: Resources of the actor.
-        nodes: Resources of each node; at least one has room.
+        nodes: Resources of each node.
     """
+    if not any(fits(node, size) for node in nodes):
+        return None
     taken = {}
     for name, units in size.items():
         shared = name == GPU and units < UNITS

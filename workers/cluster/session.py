@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,22 @@ from urllib.parse import urlsplit
 import ray
 import torch
 from ray.actor import ActorHandle
+from ray.autoscaler.sdk import request_resources
 
 from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor, hold_to_part
+from ranksieve.workers.cluster.autoscaling import Wanted
 from ranksieve.workers.cluster.dispatcher import Dispatcher
-from ranksieve.workers.cluster.fairness import UNITS, amounts, room
-from ranksieve.workers.cluster.nodes import a_node_is_alive, living_nodes, refuse_too_large, require_resources
+from ranksieve.workers.cluster.fairness import UNITS, amounts
+from ranksieve.workers.cluster.nodes import (
+    Following,
+    a_node_is_alive,
+    living_nodes,
+    node_amounts,
+    refuse_too_large,
+    require_resources,
+    require_room,
+)
 from ranksieve.workers.cluster.phases import Furthest, run_phase
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
@@ -63,6 +73,8 @@ class Cluster:
         self._reachable = Probe(self._reach, ANSWER_S)
         self._raylet_died = threading.Event()
         self._sharing = Sharing()
+        self._wanted = Wanted(lambda bundles: request_resources(bundles=[dict(one) for one in bundles]))
+        self._following = Following(self._sharing.set_nodes)
         self._connecting = threading.Lock()
         # An embedded Ray dies with the thread that started it, so no job may own that thread.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
@@ -105,6 +117,12 @@ class Cluster:
         with socket.create_connection(place, timeout=ANSWER_S):
             return True
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether nodes may come and go; not if Ray runs in this process."""
+        return self._address is not None
+
+    @contextmanager
     def share(
         self,
         job: str,
@@ -115,10 +133,10 @@ class Cluster:
         priority: int,
         cancelled: threading.Event,
         on_held: Callable[[int], None],
-    ) -> AbstractContextManager[Share]:
+    ) -> Iterator[Share]:
         """Hold a job's share of the cluster during a `with` block.
 
-        The block begins when there is room for one actor.
+        The block begins when there is room for one actor. The share follows nodes that come and go.
 
         Args:
             job: Name of the job in the log.
@@ -130,24 +148,29 @@ class Cluster:
             on_held: Called with the number of the job's actors on every change.
 
         Raises:
-            InputError: No node has room for one of the job's actors.
+            InputError: This machine has no room for one of the job's actors.
+            NoRoomError: No node of the cluster has room for one now. Its autoscaler was asked for a node.
             InfrastructureError: There is no cluster, or it has no nodes left.
         """
         self.connect()
         resources = living_nodes()
-        refuse_too_large(threads, gpus, resources)
-        nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
-        size = amounts(CPU=threads, GPU=gpus)
-        return self._sharing.enter(
+        following: AbstractContextManager[None] = nullcontext()
+        if self.may_grow:
+            require_room(job, threads, gpus, resources, self._wanted)
+            following = self._following.nodes()
+        else:
+            refuse_too_large(threads, gpus, resources)
+        entered = self._sharing.enter(
             job,
-            {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")},
-            size,
-            room=room(size, nodes),
+            node_amounts(resources),
+            amounts(CPU=threads, GPU=gpus),
             limit=actors,
             priority=priority,
             cancelled=cancelled,
             on_held=on_held,
         )
+        with following, entered as share:
+            yield share
 
     def nodes(self) -> list[dict[str, float]]:
         """Return the resources of each node, by Ray's names.

@@ -10,11 +10,11 @@ The worker of a phase counts as an actor. Knows nothing of Ray.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ranksieve.search.errors import CancelledError
-from ranksieve.workers.cluster.fairness import Amounts, Claim, divide, fits
+from ranksieve.workers.cluster.fairness import Amounts, Claim, divide, fits, room
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,13 @@ class Sharing:
     def enter(
         self,
         job: str,
-        capacity: Amounts,
+        nodes: Sequence[Amounts],
         size: Amounts,
         *,
         limit: int,
         priority: int,
         cancelled: threading.Event,
         on_held: Callable[[int], None] = lambda held: None,
-        room: Amounts | None = None,
     ) -> Iterator["Share"]:
         """Hold a job's share of the cluster, once there is room for one actor.
 
@@ -48,22 +47,20 @@ class Sharing:
 
         Args:
             job: Name of the job in the log.
-            capacity: Present resources of the cluster.
+            nodes: Present resources of each node of the cluster.
             size: Resources of one actor of the job.
             limit: Largest number of actors, set by the job's user.
             priority: Priority of the job.
             cancelled: Set when the job must end; checked every 0.2 s during the wait.
             on_held: Called with the number of the job's actors on every change.
-            room: Part of the capacity that one actor takes up; by default its size. See `cluster.fairness.room`.
 
         Raises:
             CancelledError: `cancelled` was set before there was room.
         """
-        share = Share(self, job, size, room or size, limit, priority, on_held)
+        share = Share(self, job, size, limit, priority, on_held)
         with self.changed:
-            self._capacity = capacity
             self._shares.append(share)
-            self.divide()
+            self.set_nodes(nodes)
         try:
             share.wait(cancelled)
             yield share
@@ -72,6 +69,15 @@ class Sharing:
                 share.hold(0)
                 self._shares.remove(share)
                 self.divide()
+
+    def set_nodes(self, nodes: Sequence[Amounts]) -> None:
+        """Divide a cluster whose nodes have come or gone."""
+        with self.changed:
+            names = {name for node in nodes for name in node}
+            self._capacity = {name: sum(node.get(name, 0) for node in nodes) for name in names}
+            for share in self._shares:
+                share.room = room(share.size, nodes)
+            self.divide()
 
     def divide(self) -> None:
         """Divide the cluster anew.
@@ -88,7 +94,7 @@ class Sharing:
         """Return whether one more actor that takes up `room` fits."""
         free = dict(self._capacity)
         for share in self._shares:
-            for name, units in share.room.items():
+            for name, units in (share.room or share.size).items():
                 free[name] = free.get(name, 0) - share.held * units
         return fits(free, room)
 
@@ -101,7 +107,6 @@ class Share:
         sharing: Sharing,
         job: str,
         size: Amounts,
-        room: Amounts,
         limit: int,
         priority: int,
         on_held: Callable[[int], None],
@@ -112,14 +117,17 @@ class Share:
         self._limit = limit
         self._useful: float = 1
         self._allowed = 0
-        self.size, self.room, self.priority = size, room, priority
+        self.size, self.priority = size, priority
+        self.room: Amounts | None = size
+        """Part of the cluster that one actor takes up; None: it fits into no node."""
         self.held = 0
         """Number of actors that the job holds."""
 
     @property
     def claim(self) -> Claim:
         """Claim of the job: no more actors than its user allows and its phase can use."""
-        return Claim(wants=int(min(self._limit, self._useful)), size=self.room, priority=self.priority)
+        wants = 0 if self.room is None else int(min(self._limit, self._useful))
+        return Claim(wants=wants, size=self.room or self.size, priority=self.priority)
 
     @property
     def excess(self) -> int:
@@ -148,7 +156,7 @@ class Share:
         It may not if it has its part, or if another job has not given back yet.
         """
         with self._changed:
-            if self.held >= self._allowed or not self._sharing.has_room(self.room):
+            if self.held >= self._allowed or self.room is None or not self._sharing.has_room(self.room):
                 return False
             self.hold(self.held + 1)
             return True

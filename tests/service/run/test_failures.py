@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from fake_pipelines import SHORT_S, Places, Session, begin_search, succeed
 
-from ranksieve.search.errors import InfrastructureError, StoreError
+from ranksieve.search.errors import InfrastructureError, NoRoomError, StoreError
 from ranksieve.service.job.job import Job, JobError, JobState, Request
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
+from ranksieve.service.store.retries import FAULTS
 
 MakeSpec = Callable[..., JobSpec]
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -53,6 +54,29 @@ def test_a_fault_of_the_machine_is_told_and_tried_again_with_a_new_ray(
     assert [data["retry_in_s"] for data in waits] == [0.1, 0.2]
     assert {data["error"]["code"] for data in waits} == {"infrastructure"}
     assert session.closed == 2
+
+
+def test_a_job_without_room_waits_in_the_queue_for_as_long_as_it_takes(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    session, looks = Session(), []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.name == "large" and len(looks) < FAULTS + 2:
+            looks.append(store.job(other.id).state)
+            raise NoRoomError("one actor needs a node with 8 GPU")
+        return succeed(job, log)
+
+    large, other = (store.submissions.create_job(make_spec(name)) for name in ("large", "other"))
+    start_controller(pipeline, lease_s=SHORT_S, retry_s=0.1, session=session, running_jobs=1)
+    wait_until(lambda: store.job(large.id).state is JobState.SUCCEEDED)
+
+    waits = [event.data for event in store.events(large.id) if "retry_in_s" in event.data]
+    assert [(data["state"], data["retry_in_s"]) for data in waits] == [("queued", 0.1)] * (FAULTS + 2)
+    assert waits[0]["error"]["message"] == "one actor needs a node with 8 GPU"
+    assert store.job(large.id).faults == 0
+    assert JobState.SUCCEEDED in looks  # the other one had its turn meanwhile
+    assert session.closed == 0
 
 
 def test_faults_without_end_crash_the_job_and_the_next_one_runs(

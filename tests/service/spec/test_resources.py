@@ -46,8 +46,9 @@ def test_batches_go_by_the_device(gpus_per_actor: float | None, device: str, bat
 class FakeCluster:
     """A cluster of some nodes, which counts how often it is asked for them."""
 
-    def __init__(self, *nodes: dict[str, float]) -> None:
+    def __init__(self, *nodes: dict[str, float], may_grow: bool = False) -> None:
         self._nodes = list(nodes)
+        self.may_grow = may_grow
         self.asked = 0
 
     def nodes(self) -> list[dict[str, float]]:
@@ -79,6 +80,8 @@ def test_an_actor_that_no_node_holds_is_refused(resources: dict[str, int], field
     with pytest.raises(InputError) as caught:
         on_cluster(spec(**resources), cluster)
     assert caught.value.field == field
+    growing: Any = FakeCluster({"CPU": 8, "GPU": 2}, {"CPU": 8}, may_grow=True)
+    assert on_cluster(spec(**resources), growing).resources.threads_per_actor
 
 
 def test_a_cluster_that_does_not_answer_decides_nothing() -> None:

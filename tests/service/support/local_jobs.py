@@ -99,8 +99,8 @@ class LocalCluster:
 
     @contextmanager
     def share(self, job: str, *, actors: int, threads: int, gpus: float, **options: Any) -> Iterator[Share]:
-        capacity, size = amounts(CPU=8), amounts(CPU=threads, GPU=gpus)
-        with Sharing().enter(job, capacity, size, limit=actors, **options) as share:
+        nodes, size = [amounts(CPU=8)], amounts(CPU=threads, GPU=gpus)
+        with Sharing().enter(job, nodes, size, limit=actors, **options) as share:
             self.shares.append(share)
             yield share
 

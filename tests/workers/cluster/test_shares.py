@@ -15,16 +15,16 @@ EVERYTHING = float("inf")
 
 
 class Cluster:
-    """A sharing of so many processors."""
+    """A sharing of so many processors, each in a node of its own."""
 
     def __init__(self, cpus: int) -> None:
-        self._sharing = Sharing()
+        self.sharing = self._sharing = Sharing()
         self._cpus = cpus
 
     def enter(self, limit: int = 99, priority: int = 0, **options: Any) -> AbstractContextManager[Share]:
         given = {"cancelled": threading.Event(), **options}
         return self._sharing.enter(
-            "a", amounts(CPU=self._cpus), amounts(CPU=1), limit=limit, priority=priority, **given
+            "a", [amounts(CPU=1)] * self._cpus, amounts(CPU=1), limit=limit, priority=priority, **given
         )
 
 
@@ -185,5 +185,32 @@ def test_of_jobs_that_wait_for_their_first_actor_the_one_of_higher_priority_gets
 
 
 def test_what_an_actor_takes_up_counts_and_not_its_size(entered: ExitStack) -> None:
-    share = entered.enter_context(Cluster(5).enter(room=amounts(CPU=2)))
+    nodes = [amounts(CPU=3), amounts(CPU=3)]
+    share = entered.enter_context(
+        Sharing().enter(
+            "a", nodes, amounts(CPU=2), limit=99, priority=0, cancelled=threading.Event()
+        )  # six processors, and yet no three actors of two
+    )
     assert search(share).held == 2
+
+
+def test_nodes_that_come_and_go_change_what_a_running_job_may_hold(entered: ExitStack) -> None:
+    cluster = Cluster(2)
+    share = search(entered.enter_context(cluster.enter()))
+    assert share.held == 2
+    cluster.sharing.set_nodes([amounts(CPU=1)] * 5)
+    assert fill(share) == 5
+    cluster.sharing.set_nodes([amounts(CPU=1)] * 3)
+    assert share.excess == 2
+
+
+def test_a_job_whose_last_node_has_gone_takes_no_more_and_goes_on_with_the_next_node(
+    entered: ExitStack,
+) -> None:
+    cluster = Cluster(2)
+    share = search(entered.enter_context(cluster.enter()))
+    cluster.sharing.set_nodes([{"GPU": 10_000}])
+    assert (share.excess, share.take()) == (1, False)
+    share.give_back()
+    cluster.sharing.set_nodes([amounts(CPU=2)])
+    assert fill(share) == 2
