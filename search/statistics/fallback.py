@@ -3,9 +3,7 @@
 from collections.abc import Callable, Sequence
 
 
-def fallback(
-    risks: Sequence[float], risk: float, least_risk: Callable[[int, float], float]
-) -> tuple[int, ...]:
+def fallback(risks: Sequence[float], risk: float, least_risk: Callable[[int], float]) -> tuple[int, ...]:
     """Test candidates from the largest down, at the risk of a single test.
 
     The chance of any wrong acceptance is that of a single test. Each candidate may have a part of the risk to itself.
@@ -25,8 +23,7 @@ def fallback(
         risks: Part of the risk that each candidate has to itself; they add up to one at most.
         risk: Risk of any wrong acceptance, over all candidates.
         least_risk: Function that returns the least risk at which the candidate at an index holds, a p-value, or
-            infinity if that is unknown. The second argument is the risk of the test: an upper bound of the p-value
-            suffices if it is at most that. Called more than once per candidate.
+            infinity if that is unknown. Called more than once per candidate.
 
     Returns:
         Rising indices of candidates that hold, as far as these had to be tested. The last index is the same as in a
@@ -52,7 +49,7 @@ def fallback_from(
     passed_on: float,
     risks: Sequence[float],
     risk: float,
-    least_risk: Callable[[int, float], float],
+    least_risk: Callable[[int], float],
 ) -> tuple[int, ...]:
     """Test a candidate and all after it, see `fallback`.
 
@@ -73,7 +70,7 @@ def fallback_from(
         at_hand = min(at_hand + risks[index] * risk, risk)
         if at_hand <= 0:
             continue
-        if least_risk(index, at_hand) <= at_hand:
+        if least_risk(index) <= at_hand:
             held.append(index)
         else:
             at_hand = 0.0

@@ -16,11 +16,6 @@ No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk ma
 """
 GRID = 0.01
 """Points to which drops are rounded up, to limit the number of distinct drops."""
-FIRST_LOOK = 0.02
-"""Part of a candidate's risk that is spent on a first look at some examples.
-
-A candidate that holds at so little risk holds by far. The others lose a hair of their risk at most.
-"""
 
 
 def risk_of_drop(
@@ -89,21 +84,6 @@ def risk_of_rise(
     rises_N, tokens_N = rises_of(dense_nlls, candidate_nlls, tokens)
     means_B = resampled_means(rises_N, seed, draws, tokens_N)
     return (int(np.count_nonzero(means_B > math.log1p(limit / 100))) + 1) / (draws + 1)
-
-
-def two_look_pvalue(first: float, whole: float | None = None) -> float:
-    """Return a p-value from some examples, and from all if those do not decide.
-
-    The risks of the two looks add up, so each look has a part of the risk.
-
-    Args:
-        first: P-value from some examples, whose choice and number are fixed in advance.
-        whole: P-value from all examples; None before all are scored, while the result may still fall.
-
-    Source: Pocock 1977, Biometrika 64(2), with the parts of `FIRST_LOOK`, by Bonferroni.
-    """
-    early = min(first / FIRST_LOOK, 1.0)
-    return early if whole is None else min(early, whole / (1 - FIRST_LOOK))
 
 
 def fewest_examples(limit: float, confidence: float) -> int | None:

@@ -88,8 +88,8 @@ class Materializer:
 
 def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple[str, int]:
     """Return the most telling split of the model and its number of scored examples."""
-    if (confirmed := export.confirmed(refit)) is not None:
-        return "confirm", int(confirmed.get("examples", len(task.splits["confirm"])))
+    if export.confirmed(refit) is not None:
+        return "confirm", len(task.splits["confirm"])
     return "search", int(export.candidate["examples"])
 
 

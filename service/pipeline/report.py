@@ -105,19 +105,19 @@ def export_summary(
     """
     candidate, confirmed = export.candidate, export.confirmed(refit)
     metric, kl_nats, drops = {}, {}, {}
-    sizes = spec.task.data.sizes
-    whole = {"search": candidate["examples"] == sizes["search"], "confirm": True}
     if refit is None:
         metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
         drops["search"] = {"drop_points": candidate["drop_points"], "drop_low": None, "drop_high": None}
     if confirmed is not None:
-        whole["confirm"] = confirmed.get("examples", sizes["confirm"]) == sizes["confirm"]
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = {name: confirmed[name] for name in ("drop_points", "drop_low", "drop_high")}
     dense, reference = export.known["dense"], export.known["reference"]
+    comparable = set(metric)
+    if candidate["examples"] < spec.task.data.sizes["search"]:
+        comparable.discard("search")
 
     def shared(metrics: dict[str, float]) -> dict[str, float]:
-        return {name: value for name, value in metrics.items() if name in metric and whole[name]}
+        return {name: value for name, value in metrics.items() if name in comparable}
 
     return {
         **export.known,

@@ -4,7 +4,6 @@ Long splits are cut into chunks, so that every actor has work. The cut is fixed,
 number of actors.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,23 +198,15 @@ class TaskScorer(Measures):
             return failures[0]
         return join_slopes([part for part in parts if isinstance(part, LossSlopes)])
 
-    def half(self, split: str) -> int:
-        """Return how many first examples of a split are scored separately, see `half_of`."""
-        return half_of(len(self.task.splits[split]))
-
     def score_candidates(
         self,
         candidates: Sequence[Candidate],
         split: str,
         report: Report = lambda done, total: None,
-        examples: slice = slice(None),
     ) -> list[Scores | Failure]:
-        """Score candidates on a split, or on some of its examples.
-
-        `examples` must be cut at chunk boundaries.
-        """
+        """Score candidates on a whole split."""
         per_candidate = [
-            self._requests(self.space.ranks(candidate.genome), split, candidate.refit, examples)
+            self._requests(self.space.ranks(candidate.genome), split, candidate.refit)
             for candidate in candidates
         ]
         requests = [request for part in per_candidate for request in part]
@@ -228,23 +219,17 @@ class TaskScorer(Measures):
         report(0, len(requests))
         return self.runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
 
-    def _requests(
-        self,
-        ranks: tuple[int, ...],
-        split: str,
-        refit: Path | None = None,
-        examples: slice = slice(None),
-    ) -> list[ScoreRequest]:
-        begin, end, _ = examples.indices(len(self.task.splits[split]))
+    def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
+        total = len(self.task.splits[split])
         return [
             ScoreRequest(
                 ranks=ranks,
                 split=split,
                 start=start,
-                stop=min(start + CHUNK, end),
+                stop=min(start + CHUNK, total),
                 refit=refit,
             )
-            for start in range(begin, end, CHUNK)
+            for start in range(0, total, CHUNK)
         ]
 
 
@@ -259,11 +244,6 @@ def announce_dense(scorer: TaskScorer, splits: Iterable[str], log: JobLog) -> No
             helped=scorer.metric(scorer.dense[split]),
             metric_name=scorer.metric_name,
         )
-
-
-def half_of(examples: int) -> int:
-    """Return the size of the first half in whole chunks; 0 if there is one chunk."""
-    return CHUNK * (math.ceil(examples / CHUNK) // 2)
 
 
 def _joined(parts: Sequence[object]) -> Scores | Failure:

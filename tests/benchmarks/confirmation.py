@@ -7,9 +7,8 @@ Searches the smallest model within `--points` as a job does, and scores all its 
 these, confirm splits of each size are drawn `DRAWS` times, each from another half, and the finalists tested on them at
 limits from `--limits`: with all of the risk on the first (fixed sequence testing) and as `finalists` spreads it.
 Printed are the share that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than
-the limit on the half that the split was not drawn from, and how many finalists had to be scored, a part of one where so
-many examples told. At a tighter limit than `--points` the list is that of the job without those that the search would
-not have accepted.
+the limit on the half that the split was not drawn from, and how many finalists had to be scored. At a tighter limit
+than `--points` the list is that of the job without those that the search would not have accepted.
 """
 
 import json
@@ -31,9 +30,9 @@ from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import RESAMPLES
-from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
+from ranksieve.search.statistics.pvalues import risk_of_drop
 from ranksieve.service.pipeline.rounds.descent import starts_of
-from ranksieve.service.pipeline.scoring import Candidate, TaskScorer, half_of
+from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Scores
 
@@ -141,22 +140,15 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     kept, scored, wrong = [], [], 0
     for _ in range(DRAWS):
         drawn, others = np.split(rng.permutation(drops_RE.shape[1]), [max(size, drops_RE.shape[1] // 2)])
-        parts = {examples: _flipped(drops_RE[:, drawn[:examples]]) for examples in (half_of(size), size)}
-        asked: dict[int, float] = {}
+        lost, gained = _flipped(drops_RE[:, drawn[:size]])
+        asked: set[int] = set()
 
-        def least_risk(index: int, at_hand: float) -> float:
-            some, whole = (
-                _least_risk(lost[index], gained[index], examples, limit)
-                for examples, (lost, gained) in parts.items()  # noqa: B023
-            )
-            asked.setdefault(index, half_of(size) / size)  # noqa: B023
-            if half_of(size) and (early := two_look_pvalue(some)) <= at_hand:
-                return early
-            asked[index] = 1.0  # noqa: B023
-            return two_look_pvalue(some, whole) if half_of(size) else whole
+        def least_risk(index: int) -> float:
+            asked.add(index)  # noqa: B023
+            return _least_risk(lost[index], gained[index], size, limit)  # noqa: B023
 
         held = fallback(shares, risk, least_risk)
-        scored.append(sum(asked.values()))
+        scored.append(len(asked))
         kept.append(rows[held[-1]]["kept"] if held else 1.0)
         wrong += bool(held) and drops_RE[held[-1], others].mean() > limit
     return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%}), {np.mean(scored):.1f}"

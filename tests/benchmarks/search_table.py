@@ -69,12 +69,11 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import Starts, lagrangian, uniform
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
-from ranksieve.search.statistics.pvalues import two_look_pvalue
 from ranksieve.service.pipeline.rounds.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.types.scores import Floats, Scores, first, join_scores
+from ranksieve.workers.types.scores import Floats, Scores
 
 Row = dict[str, Any]
 KEY = (
@@ -117,20 +116,14 @@ class Arena:
     descend: Callable[[MaxDrop | TargetParams], tuple[Starts, int]]
     """The genomes that descent leads to from there, and the tokens that takes on top."""
 
-    def scores(self, genome: Genome, split: str, examples: int | None = None) -> Scores:
-        """What a genome scores on a whole split, or on its first examples; no example is scored twice."""
-        known = self.scored.get((genome, split))
-        have = 0 if known is None else len(known.quality)
-        if have < (len(self.scorer.dense[split].quality) if examples is None else examples):
-            (result,) = self.scorer.score_candidates(
-                [Candidate(genome=genome)], split, examples=slice(have, examples)
-            )
+    def scores(self, genome: Genome, split: str) -> Scores:
+        """Score a genome on a whole split, once."""
+        if (genome, split) not in self.scored:
+            (result,) = self.scorer.score_candidates([Candidate(genome=genome)], split)
             if not isinstance(result, Scores):
                 raise SystemExit(f"a genome cannot be scored on {split}: {result.reason}")
-            known = result if known is None else join_scores([known, result])
-            self.scored[genome, split] = known
-        assert known is not None
-        return known if examples is None else first(known, examples)
+            self.scored[genome, split] = result
+        return self.scored[genome, split]
 
 
 def main() -> None:
@@ -508,18 +501,10 @@ def _smallest(
     """
     drops: dict[int, DropInterval] = {}
 
-    def risk_of(scores: Scores) -> float:
-        return arena.scorer.risk(scores, "confirm", objective.points, seed)
-
-    def least_risk(index: int, risk: float) -> float:
-        genome, half = finalists[index].genome, arena.scorer.half("confirm")
-        some = arena.scores(genome, "confirm", half or None)
-        drops[index] = arena.scorer.drop(some, "confirm", confidence, seed)
-        if (early := two_look_pvalue(risk_of(some))) <= risk:
-            return early
-        scores = arena.scores(genome, "confirm")
+    def least_risk(index: int) -> float:
+        scores = arena.scores(finalists[index].genome, "confirm")
         drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
-        return two_look_pvalue(risk_of(some), risk_of(scores))
+        return arena.scorer.risk(scores, "confirm", objective.points, seed)
 
     held = fallback([one.risk for one in finalists], 1 - confidence, least_risk)
     last = held[-1] if held else 0

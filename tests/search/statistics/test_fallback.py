@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranksieve.search.statistics.fallback import fallback
-from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
+from ranksieve.search.statistics.pvalues import risk_of_drop
 
 
 class Risks:
@@ -17,7 +17,7 @@ class Risks:
         self._least = least
         self.asked: set[int] = set()
 
-    def __call__(self, index: int, _: float) -> float:
+    def __call__(self, index: int) -> float:
         self.asked.add(index)
         return self._least[index]
 
@@ -76,33 +76,13 @@ def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
                 passed.append(index)
             else:
                 at_hand = 0.0
-    held = fallback(risks, risk, lambda index, _: least[index])
+    held = fallback(risks, risk, lambda index: least[index])
     assert held[-1:] == tuple(passed[-1:])
     assert set(held) <= set(passed)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1), st.floats(0, 1)), max_size=12),
-    st.floats(0.01, 0.5),
-)
-def test_the_end_is_the_same_where_some_of_the_examples_tell(
-    candidates: list[tuple[int, float, float]], risk: float
-) -> None:
-    """Each candidate: parts of the risk that are its own, and its p-values by some of the examples, and by all."""
-    parts = sum(parts for parts, _, _ in candidates) or 1
-    risks = [own / parts for own, _, _ in candidates]
-    least = [two_look_pvalue(some, whole) for _, some, whole in candidates]
-
-    def by_looks(index: int, at_hand: float) -> float:
-        early = two_look_pvalue(candidates[index][1])
-        return early if early <= at_hand else least[index]
-
-    assert fallback(risks, risk, by_looks) == fallback(risks, risk, lambda index, _: least[index])
-
-
-@pytest.mark.parametrize("looks", [1, 2])
 @pytest.mark.parametrize("risks", [[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0], [0.25] * 4])
-def test_a_sequence_keeps_the_error_of_one_test(risks: list[float], looks: int) -> None:
+def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
     """All candidates truly lose 4 points: how often is any of four passed at a limit of just under 4?"""
     rng = np.random.default_rng(11)
 
@@ -112,16 +92,8 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float], looks: int) 
         candidates = [np.where((dense == 1) & lost_N, 0.0, dense) for lost_N in lost]
 
         @cache
-        def pvalue(index: int, examples: int) -> float:
-            return risk_of_drop(dense[:examples], candidates[index][:examples], 3.999, seed=index, draws=500)
-
-        def least_risk(index: int, risk: float) -> float:
-            early = two_look_pvalue(pvalue(index, 150)) if looks == 2 else 1.0
-            if early <= risk:
-                return early
-            return (
-                two_look_pvalue(pvalue(index, 150), pvalue(index, 300)) if looks == 2 else pvalue(index, 300)
-            )
+        def least_risk(index: int) -> float:
+            return risk_of_drop(dense, candidates[index], 3.999, seed=index, draws=500)
 
         return bool(fallback(risks, 0.2, least_risk))
 

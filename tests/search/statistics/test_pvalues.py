@@ -4,19 +4,16 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.finalists import risks
 from ranksieve.search.statistics.intervals import perplexity_rise
 from ranksieve.search.statistics.pvalues import (
-    FIRST_LOOK,
     MOST_CONFIDENCE,
     RISK_DRAWS,
     fewest_examples,
     risk_of_drop,
     risk_of_rise,
-    two_look_pvalue,
 )
 
 
@@ -147,29 +144,6 @@ def test_a_rise_that_lies_in_short_records_is_let_through_no_more_often_than_at_
         inside += interval.low <= limit <= interval.high
     assert 0.1 < passed / rounds <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / rounds)
     assert inside / rounds == pytest.approx(0.95, abs=0.05)
-
-
-def test_a_look_at_some_of_the_examples_has_a_part_of_the_risk() -> None:
-    assert two_look_pvalue(0.001) == pytest.approx(0.001 / FIRST_LOOK) == two_look_pvalue(0.001, 0.9)
-    assert two_look_pvalue(0.9) == 1.0
-    assert two_look_pvalue(0.9, 0.1) == pytest.approx(0.1 / (1 - FIRST_LOOK))
-
-
-@pytest.mark.parametrize("first", [0.02, 0.5])
-def test_two_looks_let_through_no_more_often_than_the_risk(
-    first: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By p-values of the normal test: 4,000 times as much is lost as is promised, looked at after half and all."""
-    monkeypatch.setattr("ranksieve.search.statistics.pvalues.FIRST_LOOK", first)
-    rng = np.random.default_rng(5)
-    half, other = rng.standard_normal((2, 4000))
-    pairs = zip(*map(_normal_risks, (half, (half + other) / math.sqrt(2))), strict=True)
-    passed = np.mean([two_look_pvalue(some, whole) <= 0.2 for some, whole in pairs])
-    assert 0.1 < passed <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / 4000)
-
-
-def _normal_risks(scores: NDArray[np.float64]) -> list[float]:
-    return [math.erfc(score / math.sqrt(2)) / 2 for score in scores.tolist()]
 
 
 @pytest.mark.parametrize(("dense", "candidate"), [([1.0], [1.0, 0.0]), ([], []), ([1.0], [math.nan])])

@@ -1,7 +1,6 @@
 """Choosing among finalists, over a scorer whose scores are given."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ranksieve.service.pipeline.scoring import Candidate
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
-from ranksieve.workers.types.scores import PER_EXAMPLE, Failure, Scores
+from ranksieve.workers.types.scores import Failure, Scores
 
 Document = dict[str, Any]
 
@@ -30,41 +29,30 @@ EXAMPLES = 200
 
 
 class FakeScorer:
-    """Of 200 examples, all right when dense; `lost` are wrong per genome, the first ones, None fails.
+    """Of 200 examples, all right when dense; `lost` are wrong per genome, None fails.
 
-    `half` of them may be looked at by themselves; `scored` are on how many which genome was, one scoring after another.
+    `scored` are the genomes of all scorings that succeeded, in their order.
     """
 
     space = SPACE
 
-    def __init__(
-        self,
-        lost: dict[Genome, int | None],
-        kl_nats: dict[Genome, float] | None = None,
-        *,
-        half: int = 0,
-    ) -> None:
+    def __init__(self, lost: dict[Genome, int | None], kl_nats: dict[Genome, float] | None = None) -> None:
         self._lost = lost
         self._kl_nats = kl_nats or {}
-        self._half = half
         self.splits: list[str] = []
-        self.scored: list[tuple[Genome, int]] = []
-
-    def half(self, split: str) -> int:
-        return self._half
+        self.scored: list[Genome] = []
 
     def score_candidates(
         self,
         candidates: Sequence[Candidate],
         split: str,
         report: Any = lambda done, total: None,
-        examples: slice = slice(None),
     ) -> list[Scores | Failure]:
         self.splits += [split] * len(candidates)
         report(len(candidates), len(candidates))
-        results = [self._scores(candidate.genome, examples) for candidate in candidates]
+        results = [self._scores(candidate.genome) for candidate in candidates]
         self.scored += [
-            (candidate.genome, len(result.quality))
+            candidate.genome
             for candidate, result in zip(candidates, results, strict=True)
             if isinstance(result, Scores)
         ]
@@ -81,7 +69,7 @@ class FakeScorer:
         assert split == "confirm"
         return float(scores.kl_nats.mean())
 
-    def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
+    def _scores(self, genome: Genome) -> Scores | Failure:
         lost = self._lost.get(genome, 0)
         if lost is None:
             return Failure(reason="not finite")
@@ -89,22 +77,7 @@ class FakeScorer:
         quality[:lost] = 0
         kl = np.full(EXAMPLES, self._kl_nats.get(genome, 0.1))
         same = {name: quality for name in ("exact", "nll_nats", "answer_tokens")}
-        whole = Scores(quality=quality, kl_nats=kl, tokens=1, seconds=1.0, **same)
-        arrays = {name: getattr(whole, name)[examples] for name in PER_EXAMPLE}
-        return replace(whole, **arrays)
-
-
-class HalfScorer(FakeScorer):
-    """Looks at half of the examples first, and cannot score one genome on the others."""
-
-    def __init__(self, lost: dict[Genome, int | None], fails: Genome) -> None:
-        super().__init__(lost, half=100)
-        self._fails = fails
-
-    def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
-        if genome == self._fails and examples.start == 100:
-            return Failure(reason="not finite")
-        return super()._scores(genome, examples)
+        return Scores(quality=quality, kl_nats=kl, tokens=1, seconds=1.0, **same)
 
 
 @pytest.fixture
@@ -172,74 +145,19 @@ def test_larger_finalists_are_scored_where_their_risk_decides(
     assert (winner.candidate.genome, winner.held) == (winning, holds)
 
 
-def test_half_of_the_examples_tells_of_finalists_that_are_far_within(
-    log: JobLog, store: Store, tiny_job: Document
-) -> None:
-    lost: dict[Genome, int | None] = {
-        (4,): 9,
-        (2,): 40,
-    }  # nine of the first hundred are too many to be told by these
-    scorer, wanted = FakeScorer(lost, half=100), {"kind": "max_drop", "points": 10.0, "confidence": 0.9}
-    winner = decide(log, scorer, tiny_job, **wanted)
-    assert scorer.scored == [((9,), 100), ((6,), 100), *[((4,), 100)] * 2, *[((2,), 100)] * 2]
-    assert [(one.whole, one.passed) for one in winner.confirmed] == [
-        (False, True), (False, True), (True, True), (True, False)
-    ]  # fmt: skip
-    confirmed = [event.data for event in store.events(log.job.id) if event.type == "finalist.confirmed"]
-    assert [one["examples"] for one in confirmed] == [100, 100, 100, 200, 100, 200]
-
-    at_once = decide(log, FakeScorer(lost), tiny_job, **wanted)
-    assert winner.candidate == at_once.candidate
-    assert winner.confirm_drop == at_once.confirm_drop
-    assert np.array_equal(winner.confirm.kl_nats, at_once.confirm.kl_nats)
-    assert winner.confirm.tokens == 2 * at_once.confirm.tokens  # those of both scorings
+@pytest.mark.parametrize("kind", ["max_drop", "pareto"])
+def test_finalists_are_scored_once_on_all_examples(log: JobLog, tiny_job: Document, kind: str) -> None:
+    scorer = FakeScorer({})
+    winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind=kind, points=10.0)
+    assert sorted(scorer.scored) == sorted(one.candidate.genome for one in winner.confirmed)
+    assert {len(one.scores.quality) for one in winner.confirmed} == {EXAMPLES}
 
 
-def test_a_winner_is_scored_on_all_examples(log: JobLog, tiny_job: Document) -> None:
-    scorer = FakeScorer({}, half=100)
-    winner = decide(log, scorer, tiny_job, kind="max_drop", points=10.0)
-    assert scorer.scored == [((9,), 100), ((6,), 100), ((4,), 100), ((2,), 100), ((2,), 100)]
-    assert winner.candidate.genome == (2,)
-    assert len(winner.confirm.quality) == EXAMPLES
-
-
-def test_what_half_of_the_examples_tells_at_one_risk_all_have_to_at_a_smaller_one(
-    log: JobLog, tiny_job: Document
-) -> None:
-    """Of 100 none is lost: that is a risk of 0.006 at five points, by a fiftieth of it 0.3."""
-    scorer = FakeScorer({}, half=100)
-    objective = {"kind": "max_drop", "points": 5.0, "confidence": 0.5}
-    winner = decide(log, scorer, tiny_job, risks=[0.9, 0.0, 0.0, 0.1], **objective)
-    assert scorer.scored == [((2,), 100), ((2,), 100)]
-    assert winner.held
-
-
-def test_a_finalist_that_cannot_be_scored_on_the_other_half_does_not_win(
-    log: JobLog, tiny_job: Document
-) -> None:
-    wanted = {"kind": "max_drop", "points": 10.0}
-    winner = decide(log, HalfScorer({}, fails=(2,)), tiny_job, **wanted)
-    assert (winner.candidate.genome, winner.held) == ((4,), True)
-    assert [one.candidate.genome for one in winner.confirmed] == [(9,), (6,), (4,)]
-
-    # those that were not looked at are, now that it is out
-    winner = decide(log, HalfScorer({}, fails=(2,)), tiny_job, risks=[0.5, 0, 0, 0.5], **wanted)
-    assert (winner.candidate.genome, winner.held) == ((4,), True)
-
-
-def test_a_refuted_finalist_does_not_win_where_the_one_before_cannot_be_scored(
-    log: JobLog, tiny_job: Document
-) -> None:
-    scorer = HalfScorer({(2,): 90}, fails=(4,))
+def test_larger_finalists_are_scored_where_a_smaller_one_cannot_be(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer({(4,): None})
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind="max_drop", points=10.0)
     assert (winner.candidate.genome, winner.held) == ((6,), True)
-
-
-def test_of_a_front_all_are_scored_on_all_examples(log: JobLog, tiny_job: Document) -> None:
-    scorer = FakeScorer({}, half=100)
-    winner = decide(log, scorer, tiny_job, kind="pareto", points=10.0)
-    assert scorer.scored == [(genome, EXAMPLES) for genome in FINALISTS]
-    assert all(one.whole for one in winner.confirmed)
+    assert scorer.scored == [(9,), (6,)]
 
 
 def test_a_finalist_whose_drop_is_no_number_has_failed(log: JobLog, store: Store, tiny_job: Document) -> None:
@@ -338,7 +256,7 @@ def test_a_finalist_that_cannot_be_scored_with_all_of_the_risk_ends_the_test(
     scorer = FakeScorer({(9,): None, (6,): None, (4,): 0})
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
     assert (winner.candidate.genome, winner.held) == ((4,), False)
-    assert [genome for genome, _ in scorer.scored] == [(4,)]
+    assert scorer.scored == [(4,)]
 
 
 def test_all_finalists_fail(log: JobLog, tiny_job: Document) -> None:

@@ -288,10 +288,10 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document], monkeypatch: pyte
     [
         (
             {"kind": "max_drop", "points": 1, "confidence": 0.95},
-            419,
-            "give task.data.sizes.confirm 420 or more",
+            417,
+            "give task.data.sizes.confirm 418 or more",
         ),
-        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 420, None),
+        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 418, None),
         ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 140 or more"),
         ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 91 or more"),
         ({"kind": "max_drop", "points": 0}, 5000, ": allow more points"),

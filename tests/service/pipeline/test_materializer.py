@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from local_jobs import (
@@ -11,7 +10,6 @@ from local_jobs import (
     Jobs,
     LocalCluster,
     forget_a_matrix,
-    shorten,
     weights,
     winner_of,
 )
@@ -26,7 +24,6 @@ from ranksieve.search.errors import (
 from ranksieve.service.job.exports import Export, export_of
 from ranksieve.service.job.job import JobState
 from ranksieve.workers.cache.folders import FolderCache
-from ranksieve.workers.types.scores import Failure, ScoreRequest
 
 
 def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, archive: Finished) -> None:
@@ -86,34 +83,24 @@ def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
     assert jobs.run(LocalCluster())["export"]["measured_on"] == ["search"]
 
 
-def test_an_export_of_a_finalist_that_half_of_the_records_let_through_is_held_to_these(
-    jobs: Jobs, max_drop: Document, monkeypatch: pytest.MonkeyPatch
+def test_an_export_of_a_finalist_without_a_refit_is_held_to_the_confirm_split(
+    jobs: Jobs, tiny_job: Document
 ) -> None:
-    monkeypatch.setattr("ranksieve.service.pipeline.scoring.CHUNK", 8)
-    max_drop["objective"]["points"] = 100.0
-    max_drop["policy"]["refit"] = None
-
-    def small_ones_fail(request: ScoreRequest, result: Any) -> Any:
-        small = request.split == "confirm" and -1 not in request.ranks and sum(request.ranks) < 30
-        return Failure(reason="not finite") if small else result
-
-    id = jobs.submit(shorten(max_drop))
-    result = jobs.run(LocalCluster(small_ones_fail))
-    *before, winner = result["finalists"]
-    assert {one["examples"] for one in before} == {16}
-    assert winner["examples"] == 32
-    assert all(one["passed"] for one in result["finalists"])
-
-    rows = {tuple(row["genome"]): row["id"] for row in jobs.store.candidates(id)}
-    half = next(one for one in before if tuple(one["genome"]) in rows)
-    jobs.export(id, candidate=rows[tuple(half["genome"])])
-    cluster = LocalCluster()
-    exported = jobs.run(cluster)
+    front(smallest=0.3, sizes=4, finalists=2)
+    tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
+    tiny_job["policy"]["refit"] = None
+    tiny_job["policy"]["search"]["generations"] = 0
+    id = jobs.submit(tiny_job)
+    jobs.run(LocalCluster())
+    job_result, winner = winner_of(jobs, id)
+    asked = jobs.export(id, candidate=winner)
+    exported = jobs.run(LocalCluster())
     assert exported["export"]["measured_on"] == ["search", "confirm"]
-    assert exported["best"]["metric"]["confirm"] == half["metric"]
-    assert exported["dense"]["metric"].keys() == {"search"}  # that of the confirm split is of all its records
-    (verified,) = jobs.events(id, "artifact.verified")
-    assert verified["expected"] == result["best"]["metric"]["confirm"]
+    assert exported["dense"]["metric"].keys() == {"search", "confirm"}
+    confirmed = job_result["best"]["metric"]["confirm"]
+    assert exported["best"]["metric"]["confirm"] == confirmed
+    (verified,) = jobs.events(asked.id, "artifact.verified")
+    assert verified["expected"] == confirmed
 
 
 def test_evicted_factors_are_made_again(jobs: Jobs, archive: Finished, tmp_path: Path) -> None:

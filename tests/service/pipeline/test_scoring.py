@@ -12,7 +12,7 @@ from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.pipeline import trials as module
-from ranksieve.service.pipeline.scoring import CHUNK, Candidate, TaskScorer, half_of
+from ranksieve.service.pipeline.scoring import CHUNK, Candidate, TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Beliefs, Failure, ScoreRequest, Scores
@@ -306,26 +306,6 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -
     )
     with pytest.raises(ScoringError, match="dense model cannot be scored on confirm: not finite"):
         scorer.score_dense("confirm")
-
-
-@pytest.mark.parametrize(
-    ("examples", "half"), [(1, 0), (CHUNK, 0), (CHUNK + 1, CHUNK), (600, CHUNK), (4 * CHUNK, 2 * CHUNK)]
-)
-def test_half_of_a_split_ends_where_a_chunk_does(examples: int, half: int) -> None:
-    assert half_of(examples) == half
-
-
-def test_two_halves_are_the_requests_of_the_whole(scorer: TaskScorer, runner: FakeRunner) -> None:
-    candidate = [Candidate(genome=(2, 2))]
-    (whole,) = scorer.score_candidates(candidate, "confirm")
-    half = scorer.half("confirm")
-    assert half == CHUNK
-    asked = runner.requests[:]
-    runner.requests.clear()
-    for part in (slice(half), slice(half, None)):
-        assert isinstance(scorer.score_candidates(candidate, "confirm", examples=part)[0], Scores)
-    assert isinstance(whole, Scores)
-    assert runner.requests == asked
 
 
 def test_slopes_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
