@@ -248,8 +248,7 @@ def _losses(data: Mapping[str, Any]) -> str:
 def _finalist(data: Mapping[str, Any], unit: str) -> str:
     interval = f"[{_number(data['drop_low'], '+.2f')}, {_number(data['drop_high'], '+.2f')}]"
     drop = _number(data["drop_points"], "+.2f")
-    records = f", {data['examples']:,} records" if "examples" in data else ""
-    return f"finalist keeping {_percent(data['kept_share'])}{records}: drop {drop} {unit} {interval}"
+    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} {unit} {interval}"
 
 
 def _percent(share: float | None) -> str:

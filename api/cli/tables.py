@@ -45,7 +45,6 @@ def finalists_table(result: Result) -> Table:
     columns = ("risk", "passed") if promised else ()
     table = Table(
         "kept",
-        "records",
         metric,
         f"drop, {drop_unit(metric)}",
         *columns,
@@ -53,8 +52,7 @@ def finalists_table(result: Result) -> Table:
         title="finalists, confirm split",
     )
     for one in finalists:
-        records = f"{one['examples']:,}" if "examples" in one else ""
-        row = [f"{one['kept_share']:.1%}", records, f"{one['metric']:.3f}", _interval(one)]
+        row = [f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one)]
         if promised:
             row += [f"{one['risk']:.3g}", "yes" if one["passed"] else "no"]
         table.add_row(*row, "exported" if one["genome"] == result["genome"] else "")

@@ -59,7 +59,7 @@ class EventType(StrEnum):
     FINALIST_REFIT = "finalist.refit"
     """kept_share, loss_before, loss_after (nats, on the search split; null: cannot be scored), kept"""
     FINALIST_CONFIRMED = "finalist.confirmed"
-    """kept_share, examples, drop_points, drop_low, drop_high, risk (null: the objective promises no drop)"""
+    """kept_share, drop_points, drop_low, drop_high, risk (null: the objective promises no drop)"""
     ARTIFACT_EXPORTED = "artifact.exported"
     """path, file_bytes"""
     ARTIFACT_VERIFIED = "artifact.verified"

@@ -187,7 +187,6 @@ def _confirmed(spec: JobSpec, scorer: TaskScorer, candidate: Candidate, log: Job
     log.event(
         EventType.FINALIST_CONFIRMED,
         kept_share=scorer.space.kept_share(candidate.genome),
-        examples=len(scores.quality),
         drop_points=drop.estimate,
         drop_low=drop.low,
         drop_high=drop.high,

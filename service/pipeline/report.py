@@ -208,7 +208,6 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
         "kept_share": space.kept_share(one.candidate.genome),
         "genome": list(one.candidate.genome),
         "refit": None if refit is None else refit.name,
-        "examples": len(one.scores.quality),
         "metric": scorer.metric(one.scores),
         "kl_nats": float(one.scores.kl_nats.mean()),
         **_drop(one.drop),

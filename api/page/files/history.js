@@ -36,11 +36,8 @@ export class History {
     if (this.log.length > LONGEST_LOG) this.log.shift();
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
-    if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => !isLookBefore(one, data)), data];
+    if (type === "finalist.confirmed") this.finalists.push(data);
     if (type === "model.tuned") this.referenceShare = data.used ? data.blocks / data.all_blocks : 1;
     if (type === "generation.completed") this.#generations.set(data.generation, data);
   }
 }
-
-// Whether a finalist was confirmed again, on more records.
-const isLookBefore = (one, other) => one.kept_share === other.kept_share && one.examples < other.examples;

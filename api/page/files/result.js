@@ -77,10 +77,10 @@ export function finalistTable({ spec, result }, confirmed) {
   const outcome = result?.finalists == null ? [] : ["outcome"];
   const rows = finalists.map((one) => {
     const range = `${signed(one.drop_low)} to ${signed(one.drop_high)}`;
-    const numbers = [percent(one.kept_share), count(one.examples), signed(one.drop_points), range];
+    const numbers = [percent(one.kept_share), signed(one.drop_points), range];
     return [...numbers, ...outcome.map(() => outcomeOf(one, result.genome))];
   });
-  const columns = ["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome];
+  const columns = ["kept", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome];
   return savable("Finalists", table(columns, rows, { class: "numbers" }));
 }
 

@@ -80,7 +80,7 @@ STORY = [
     ("finalist.refit", {"kept_share": 0.3, "loss_before": 0.06, "loss_after": None, "kept": False}),
     (
         "finalist.confirmed",
-        {"kept_share": 0.41, "examples": 1200, "drop_points": 0.5, "drop_low": -0.4, "drop_high": 1.4},
+        {"kept_share": 0.41, "drop_points": 0.5, "drop_low": -0.4, "drop_high": 1.4},
     ),
     ("artifact.exported", {"path": "/jobs/[1]", "file_bytes": 3_600_000}),
     ("artifact.verified", {"metric": 0.781, "expected": 0.781}),
@@ -109,7 +109,7 @@ LINES = [
     "a finalist failed: not finite",
     "refit of the finalist keeping 41.0%: loss 0.0600 to 0.0403 nats, kept",
     "refit of the finalist keeping 30.0%: loss 0.0600 to – nats, not kept",  # noqa: RUF001
-    "finalist keeping 41.0%, 1,200 records: drop +0.50 points [-0.40, +1.40]",
+    "finalist keeping 41.0%: drop +0.50 points [-0.40, +1.40]",
     "exported 3.6 MB to /jobs/[1]",
     "loaded back in a fresh process: 0.7810, expected 0.7810",
     "job failed: model.path: gone",

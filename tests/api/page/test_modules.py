@@ -1,26 +1,6 @@
 """Modules of the page without a job: what events say, and numbers as text."""
 
 
-def test_second_look_replaces_the_first(page, server):
-    url, _ = server
-    page.goto(url)
-    looks = [(0.4, 512), (0.4, 512), (0.4, 1200), (0.3, 512)]
-    events = [
-        {"type": "finalist.confirmed", "data": {"kept_share": share, "examples": examples}}
-        for share, examples in looks
-    ]
-    left = page.evaluate(
-        """async (events) => {
-            const { History } = await import("/page/history.js");
-            const history = new History();
-            history.add(events);
-            return history.finalists.map((one) => [one.kept_share, one.examples]);
-        }""",
-        events,
-    )
-    assert left == [[0.4, 1200], [0.3, 512]]
-
-
 def test_stale_parts_by_event(page, server):
     url, _ = server
     page.goto(url)

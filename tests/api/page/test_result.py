@@ -52,15 +52,15 @@ def test_charts_and_tables_are_saved(page, server, scored):
     assert name == "Size against drop.csv"
     assert numbers.decode().splitlines() == [
         "kind,id,generation,examples,kept_share,loss_nats,kl_nats,drop_points,drop_bound,drop_low,drop_high",
-        "exported finalist,,,1200,0.4,,,0.5,,-0.6,1.6",
+        "exported finalist,,,,0.4,,,0.5,,-0.6,1.6",
         f"candidate,{found['id']},0,8,0.41,0.04,0.05,0.8,1.6,,",
-        "finalist,,,512,0.5,,,-0.5,,-1.6,0.6",
+        "finalist,,,,0.5,,,-0.5,,-1.6,0.6",
     ]
     name, picture = saved("Best so far at the size being tried as PNG")
     assert name.endswith(".png")
     assert picture.startswith(b"\x89PNG")
     assert saved("Ranks as CSV") == ("Ranks.csv", "layer,0,1\r\nq_proj,16,·\r\n".encode())
-    assert saved("Finalists as CSV")[1].splitlines()[1] == b"50.0 %,512,-0.50,-1.60 to +0.60,"
+    assert saved("Finalists as CSV")[1].splitlines()[1] == b"50.0 %,-0.50,-1.60 to +0.60,"
     page.goto(url)
     assert saved("Jobs as CSV")[1].splitlines()[1].decode().startswith(f"'{formula},succeeded")
 
@@ -236,7 +236,7 @@ def test_objective(page, server, pipeline, spec, objective, shown):
     expect(section(page, "Result")).to_contain_text(shown)
     expect(section(page, "Result")).to_contain_text("In brackets 95 % intervals.")
     confirmed = section(page, "Confirmed on fresh records")
-    expect(confirmed.get_by_role("columnheader").nth(3)).to_have_text("95 % interval")
+    expect(confirmed.get_by_role("columnheader").nth(2)).to_have_text("95 % interval")
     expect(confirmed.locator("tbody tr").last).to_contain_text("exported")
 
 
@@ -270,7 +270,7 @@ def test_perplexity(page, server, pipeline, spec):
     expect(result).to_contain_text("perplexity +0.7 % [-0.5, +1.9] on the test split")
     expect(row(result, "perplexity, test")).to_contain_text("drop +0.70 [-0.50, +1.90] % of perplexity")
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
-        ["kept", "records", "drop, % of perplexity", "95 % interval", "outcome"]
+        ["kept", "drop, % of perplexity", "95 % interval", "outcome"]
     )
     expect(page.get_by_role("img", name="Size against drop")).to_have_accessible_name(
         re.compile(
@@ -320,7 +320,7 @@ def test_job_past_retention(page, build, settings, pipeline, scored):
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
         expect(section(page, "Models found").locator("canvas")).to_have_count(1)
         expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
-            ["50.0 %512-0.50-1.60 to +0.60passed", "40.0 %1,200+0.50-0.60 to +1.60not passed, exported"]
+            ["50.0 %-0.50-1.60 to +0.60passed", "40.0 %+0.50-0.60 to +1.60not passed, exported"]
         )
 
 

@@ -20,7 +20,6 @@ RESULT: dict[str, Any] = {
         {
             "kept_share": 0.5,
             "genome": [3, 4],
-            "examples": 512,
             "metric": 0.79,
             "drop_points": -0.5,
             "drop_low": -1.6,
@@ -29,7 +28,6 @@ RESULT: dict[str, Any] = {
         {
             "kept_share": 0.4,
             "genome": [1, 2],
-            "examples": 1200,
             "metric": 0.78,
             "drop_points": 0.5,
             "drop_low": -0.6,
