@@ -47,7 +47,10 @@ class Accepted:
 
 
 def seed_shares(space: SearchSpace) -> tuple[float, ...]:
-    """Return the sizes of the seeds of a `MaxDrop` search as shares of the dense cost, largest first."""
+    """Return the sizes of a `MaxDrop` search's seeds, largest first.
+
+    They are shares of the dense cost.
+    """
     return tuple(part * space.largest_share for part in SEED_SHARES)
 
 

@@ -55,7 +55,10 @@ def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime,
 
 
 def wait_for_room(session: Session, row: JobRow, error: JobError, now: datetime, wait_s: float) -> None:
-    """Put a job back that no node has room for, or end it as requested; it is no failure."""
+    """Put back a job that no node has room for, or end it as requested.
+
+    It does not count as a failure.
+    """
     if mapping.apply_marks(session, row):
         return
     mapping.move(session, row, JobState.QUEUED, data={"error": error.as_json(), "retry_in_s": wait_s})

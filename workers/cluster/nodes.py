@@ -73,7 +73,9 @@ def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, f
 def require_room(
     job: str, threads: int, gpus: float, nodes: Collection[Mapping[str, float]], wanted: Wanted
 ) -> None:
-    """Check that a node of a growing cluster has room for one actor; else ask for such a node.
+    """Check that a node of a growing cluster has room for one actor.
+
+    If none has, the autoscaler is asked for one.
 
     Args:
         job: Name of the job.

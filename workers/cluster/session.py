@@ -253,7 +253,9 @@ class Cluster:
         )
 
     def _require_raylet(self) -> None:
-        """Refuse to go on without a raylet: Ray ends a process that then uses its object store.
+        """Refuse to go on without a raylet.
+
+        Ray ends a process that then uses its object store.
 
         Raises:
             InfrastructureError: The raylet of the embedded cluster has died.
