@@ -36,6 +36,14 @@ TRAINED_BYTES = 16
 
 STEP_EXAMPLES = 16
 WARM_UP = 0.1
+
+LARGEST_GRADIENT = 1.0
+"""Norm that the gradient of a step is scaled down to.
+
+The first steps of a model that was cut have gradients 18 times as long. Without the limit, and at a rate of 1e-3, one
+seed of four of the reviews never learnt anything.
+"""
+
 VOCABULARY_WEIGHT = 0.3
 
 
@@ -132,6 +140,7 @@ def descend(
                 raise ScoringError(f"the loss is not finite in step {step}")
             if here.requires_grad:  # false if every matrix of the candidate is dense or gone
                 here.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
