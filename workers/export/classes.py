@@ -3,10 +3,9 @@
 The imports of this package are left out there.
 """
 
-import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -30,14 +29,28 @@ def low_rank_config(base: type[Any], model_type: str) -> type[PreTrainedConfig]:
             values, rest = super().get_config_dict(*args, **kwargs)
             return {**values, "model_type": cls.model_type}, rest
 
-        def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-            super().save_pretrained(save_directory, **kwargs)
-            file = Path(save_directory) / "config.json"
-            values = json.loads(file.read_text(encoding="utf-8"))
-            file.write_text(json.dumps({**values, "model_type": model_type}, indent=2), encoding="utf-8")
+        @classmethod
+        def from_dict(cls, *args: Any, **kwargs: Any) -> Any:
+            _set_lora_targets(model_type)
+            return super().from_dict(*args, **kwargs)
+
+        def to_dict(self) -> dict[str, Any]:  # what transformers saves, and peft looks targets up by
+            return {**super().to_dict(), "model_type": model_type}
 
     Config.__name__ = Config.__qualname__ = f"LowRank{base.__name__}"
     return Config
+
+
+def _set_lora_targets(model_type: str) -> None:
+    """Let LoRA without `target_modules` tune all linear maps of exports.
+
+    These are the maps of the factors and the matrices that stay dense. The names that peft has for an architecture are
+    those of layers, which it cannot wrap. peft is not imported, which takes long and would make every user of the model
+    install it: a program that tunes has imported it by now.
+    """
+    peft = sys.modules.get("peft")
+    if peft is not None:
+        peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.setdefault(model_type, "all-linear")
 
 
 def low_rank_model(base: type[Any], config: type[Any]) -> type[PreTrainedModel]:
