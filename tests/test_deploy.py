@@ -95,11 +95,9 @@ def test_examples_cover_every_kind_and_model_source():
     specs = [load_spec(file) for file in EXAMPLES]
 
     assert {spec.task.kind for spec in specs} == {"choice", "generate", "lm"}
-    assert {name for spec in specs for name in ("hub", "path", "gguf") if getattr(spec.model, name)} == {
-        "hub",
-        "path",
-        "gguf",
-    }
+    paths = [spec.model.path for spec in specs if spec.model.path]
+    assert len(paths) < len(specs)
+    assert {path.endswith(".gguf") for path in paths} == {True, False}
     assert {spec.objective.kind for spec in specs} == {
         "max_drop",
         "target_params",

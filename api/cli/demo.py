@@ -34,7 +34,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
     return validated(
         {
             "name": f"movie reviews, {effort}, seed {seed}",
-            "model": {"gguf": str(gguf)},
+            "model": {"path": str(gguf)},
             "task": {
                 "kind": "choice",
                 "prompt": "Review: {{ text }}\nSentiment:",

@@ -216,7 +216,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "LocalModelList": {
         "models": [
             {
-                "model": {"gguf": "gguf/smollm2-135m-instruct-q4_k_m.gguf"},
+                "model": {"path": "gguf/smollm2-135m-instruct-q4_k_m.gguf"},
                 "location": "/srv/models/gguf/smollm2-135m-instruct-q4_k_m.gguf",
                 "architecture": None,
                 "weight_bytes": 105_454_432,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.pipeline.plans import allowed_roots, resolve_path
+from ranksieve.service.pipeline.plans import allowed_roots, local_kind, resolve_path
 from ranksieve.service.server.settings import DATABASE, Settings
 from ranksieve.service.spec import ModelSpec
 from ranksieve.workers.machine.limited import run_limited
@@ -50,8 +50,6 @@ PARSED_BYTES = 2 * 2**20
 Configurations are smaller. Larger files, such as vocabularies, would hold up the whole server.
 """
 
-Kind = Literal["path", "gguf"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalModel:
@@ -61,7 +59,7 @@ class LocalModel:
     `architecture`: the first that config.json names; None for gguf files and if it names none.
     """
 
-    model: dict[Kind, str]
+    model: dict[Literal["path"], str]
     location: str
     architecture: str | None
     weight_bytes: int
@@ -95,8 +93,8 @@ def local_models(settings: Settings) -> Listing:
     """
     walk = _Walk(settings.roots, settings.data_dir)
     found: list[LocalModel] = []
-    for root, kind, path in walk:
-        model = _model(root, kind, path, settings)
+    for root, path in walk:
+        model = _model(root, path, settings)
         if model is not None and len(found) == MOST_MODELS:
             return _listing(found, complete=False)
         if model is not None:
@@ -124,7 +122,7 @@ class _Walk:
         self._hidden = hidden
         self.complete = True
 
-    def __iter__(self) -> Iterator[tuple[Path, Kind, Path]]:
+    def __iter__(self) -> Iterator[tuple[Path, Path]]:
         queue = deque((root, root, 0) for root in self._roots)
         left = MOST_ENTRIES
         while queue and left > 0:
@@ -137,8 +135,8 @@ class _Walk:
                 continue
             if DATABASE in entries:
                 continue
-            for kind, path in _candidates(folder, sorted(entries)):
-                yield root, kind, path
+            for path in _candidates(folder, sorted(entries)):
+                yield root, path
             below = self._below(folder, entries)
             if depth < MOST_DEPTH:
                 queue.extend((root, inner, depth + 1) for inner in below)
@@ -166,17 +164,18 @@ def _entries(folder: Path, most: int) -> dict[str, bool]:
         return {}
 
 
-def _candidates(folder: Path, names: Sequence[str]) -> Iterator[tuple[Kind, Path]]:
+def _candidates(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     if "config.json" in names and any(name.endswith(".safetensors") for name in names):
-        yield "path", folder
-    yield from (("gguf", folder / name) for name in names if name.endswith(".gguf"))
+        yield folder
+    yield from (folder / name for name in names if name.endswith(".gguf"))
 
 
-def _model(root: Path, kind: Kind, path: Path, settings: Settings) -> LocalModel | None:
+def _model(root: Path, path: Path, settings: Settings) -> LocalModel | None:
     """Return a model as a job would name it; None if a job would be refused."""
     try:
-        ModelSpec.model_validate({kind: str(path)})  # a name that is not valid text fits in no job file
-        real = resolve_path(str(path), allowed_roots(settings), f"model.{kind}")
+        ModelSpec(path=str(path))  # a name that is not valid text fits in no job file
+        real = resolve_path(str(path), allowed_roots(settings), "model.path")
+        kind = local_kind(str(path))
         config = check_local(ModelSource(kind=kind, location=str(real)), PARSED_BYTES)
         size = real.stat().st_size if kind == "gguf" else weight_bytes(real)
     except (ValidationError, InputError, OSError) as error:
@@ -186,7 +185,7 @@ def _model(root: Path, kind: Kind, path: Path, settings: Settings) -> LocalModel
         return None
     name = str(path.relative_to(root))
     return LocalModel(
-        model={kind: name if _resolved(name, settings) == real else str(path)},
+        model={"path": name if _resolved(name, settings) == real else str(path)},
         location=str(path),
         architecture=_architecture(config),
         weight_bytes=size,

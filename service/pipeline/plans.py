@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.policy import midway_share, policy_of, propagates, trained_shares, tuned_depth
@@ -102,21 +102,25 @@ def _refuse_links_out(folder: Path, roots: Roots, field: str) -> None:
 def model_source(spec: JobSpec, roots: Roots) -> ModelSource:
     """Return the source of the model."""
     model = spec.model
+    kind: Literal["hub", "path", "gguf"]
     if model.hub is not None:
         kind, location = "hub", model.hub
-    elif model.path is not None:
-        kind, location = "path", str(resolve_path(model.path, roots, "model.path"))
     else:
-        assert model.gguf is not None
-        kind, location = "gguf", str(resolve_path(model.gguf, roots, "model.gguf"))
+        assert model.path is not None
+        kind, location = local_kind(model.path), str(resolve_path(model.path, roots, "model.path"))
     return ModelSource(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         location=location,
         revision=model.revision,
         dtype=model.dtype,
         include=model.include,
         exclude=model.exclude,
     )
+
+
+def local_kind(path: str) -> Literal["path", "gguf"]:
+    """Return whether a path in a job file names a gguf file, or a folder."""
+    return "gguf" if path.endswith(".gguf") else "path"
 
 
 def task_plan(spec: JobSpec) -> TaskPlan:

@@ -10,7 +10,7 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class ModelSpec(Strict):
-    """The dense model to prune: exactly one of `hub`, `path` and `gguf`."""
+    """The dense model to prune: either `hub` or `path`."""
 
     hub: str | None = Field(
         None, description="Hugging Face hub id, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`."
@@ -18,9 +18,10 @@ class ModelSpec(Strict):
     revision: Revision | None = Field(
         None, description="Commit, tag or branch of the hub repository.", json_schema_extra=ADVANCED
     )
-    path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
-    gguf: str | None = Field(
-        None, description="Local gguf file; it is de-quantized.", json_schema_extra=ADVANCED
+    path: str | None = Field(
+        None,
+        description="Local folder in `save_pretrained` layout, safetensors only; or a file that ends in `.gguf`, which "
+        "is de-quantized.",
     )
     dtype: DtypeName = Field(
         "auto",
@@ -43,9 +44,8 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("hub", "path", "gguf") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of hub, path and gguf; got {' and '.join(given) or 'none'}")
+        if (self.hub is None) == (self.path is None):
+            raise ValueError(f"give either hub or path; got {'none' if self.hub is None else 'both'}")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to hub; remove it or name a hub id")
         return self
@@ -58,9 +58,8 @@ def _written_out(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    if value.endswith(".gguf"):
-        return {"gguf": value}
-    return {"path" if value.startswith(("./", "../", "/", "~/")) else "hub": value}
+    is_local = value.startswith(("./", "../", "/", "~/")) or value.endswith(".gguf")
+    return {"path" if is_local else "hub": value}
 
 
 Model = Annotated[

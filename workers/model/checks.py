@@ -86,7 +86,7 @@ def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights:
     Raises:
         InputError: The model is refused; says why.
     """
-    location, field = Path(source.location), f"model.{source.kind}"
+    location, field = Path(source.location), source.field
     try:
         if source.kind == "gguf":
             _check_gguf(location, field)
@@ -115,7 +115,7 @@ def check_headers(source: ModelSource) -> None:
                 pass
         except SafetensorError as error:
             raise InputError(
-                f"model.{source.kind}",
+                source.field,
                 f"{file} is damaged ({error}), it has {file.stat().st_size:,} bytes; fetch or save it again",
             ) from error
 
@@ -137,7 +137,7 @@ def check_sizes(source: ModelSource, params: int) -> None:
     held = sum(file.stat().st_size for file in files)
     if held and params * LEAST_PARAM_BYTES[source.kind] > held:
         raise InputError(
-            f"model.{source.kind}",
+            source.field,
             f"its configuration describes {params:,} parameters, its weight files hold {held:,} bytes; "
             "fetch or save the model again",
         )

@@ -149,13 +149,13 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             use_safetensors=True,
             **options,
         )
-    model: Any = complete(loaded, f"model.{source.kind}")
+    model: Any = complete(loaded, source.field)
     if source.kind == "gguf":
         _forget_quantization(model)
         model.to(getattr(torch, dtype))
     if getattr(model.config, "quantization_config", None):
         raise InputError(
-            f"model.{source.kind}",
+            source.field,
             "its quantized weights cannot be converted to plain ones; give the model it was made from",
         )
     if tokenizer.pad_token_id is None:

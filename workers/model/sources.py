@@ -93,7 +93,7 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
             _check_metadata(source)
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     if source.kind != "gguf":
-        _refuse_quantized(config, f"model.{source.kind}")
+        _refuse_quantized(config, source.field)
     return config
 
 
@@ -105,11 +105,11 @@ def _check_metadata(source: ModelSource) -> None:
     metadata, _ = read_gguf_metadata(source.location)
     blocks = [value for key, value in metadata.items() if key.endswith(".block_count")]
     if any(not isinstance(value, int) or value > MOST_BLOCKS for value in blocks):
-        raise InputError("model.gguf", f"must have a block_count of at most {MOST_BLOCKS:,}; got {blocks[0]}")
+        raise InputError(source.field, f"must have a block_count of at most {MOST_BLOCKS:,}; got {blocks[0]}")
     items = sum(len(value) for value in metadata.values() if isinstance(value, list))
     if items > MOST_ITEMS:
         raise InputError(
-            "model.gguf", f"must have at most {MOST_ITEMS:,} entries in its lists; got {items:,}"
+            source.field, f"must have at most {MOST_ITEMS:,} entries in its lists; got {items:,}"
         )
 
 
@@ -270,4 +270,4 @@ def reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, Any
         panicked = type(error).__name__ == "PanicException"  # raised by a Rust library; cannot be imported
         if not isinstance(error, Exception) and not panicked:
             raise
-        raise InputError(f"model.{source.kind}", f"{what}: {error}") from error
+        raise InputError(source.field, f"{what}: {error}") from error

@@ -26,6 +26,11 @@ class ModelSource:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
+    @property
+    def field(self) -> str:
+        """Field of the job file that names the model, for error messages."""
+        return "model.hub" if self.kind == "hub" else "model.path"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordSource:

@@ -42,7 +42,7 @@ class CapabilitiesBody(BaseModel):
 class LocalModelBody(Shown):
     """Model under the roots of this server."""
 
-    model: dict[Literal["path", "gguf"], str] = Field(
+    model: dict[Literal["path"], str] = Field(
         description="Value of `model` in a job; a relative path is relative to the server's roots."
     )
     location: str | None = Field(

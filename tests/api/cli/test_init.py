@@ -82,7 +82,7 @@ def test_numbers_may_be_labels(init, tmp_path):
 
     assert done.exit_code == 0, done.output
     spec = load_spec(tmp_path / "job.yaml")
-    assert spec.model.gguf == f"{tmp_path}/tiny.gguf"
+    assert spec.model.path == f"{tmp_path}/tiny.gguf"
     assert (spec.task.kind, spec.task.choices) == ("choice", ("0", "1", "2", "3", "4"))
     assert spec.task.prompt == "{{ Review }}\nStars:"
 

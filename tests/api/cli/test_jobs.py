@@ -140,7 +140,7 @@ def test_models(ranksieve, application, tmp_path, monkeypatch):
     assert "0.01" in table.stdout
     printed = json.loads(printed.stdout)
     assert printed["complete"]
-    assert printed["models"][0]["model"] == {"gguf": "small.gguf"}
+    assert printed["models"][0]["model"] == {"path": "small.gguf"}
 
 
 def test_models_of_no_server_as_json():

@@ -37,27 +37,27 @@ resources: {actors: 2, gpus_per_actor: 0}
 
 
 def test_local_paths_count_from_the_file(tmp_path, spec):
-    spec["model"] = {"gguf": "models/tiny.gguf"}
+    spec["model"] = {"path": "models/tiny.gguf"}
     spec["task"]["data"]["source"]["path"] = "../reviews.jsonl"
     spec["task"]["data"]["files"] = {"test": {"path": "test.csv"}, "search": {"hub": {"id": "imdb"}}}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
     loaded = load_spec(tmp_path / "job.yaml")
 
-    assert loaded.model.gguf == f"{tmp_path}/models/tiny.gguf"
+    assert loaded.model.path == f"{tmp_path}/models/tiny.gguf"
     assert loaded.task.data.source.path == f"{tmp_path}/../reviews.jsonl"
     assert loaded.task.data.files["test"].path == f"{tmp_path}/test.csv"
     assert loaded.task.data.files["search"].path is None
 
 
 @pytest.mark.parametrize(
-    ("model", "field", "location"),
-    [("./tiny", "path", "/tiny"), ("../tiny", "path", "/../tiny"), ("a/tiny.gguf", "gguf", "/a/tiny.gguf")],
+    ("model", "location"),
+    [("./tiny", "/tiny"), ("../tiny", "/../tiny"), ("a/tiny.gguf", "/a/tiny.gguf")],
 )
-def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model, field, location):
+def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model, location):
     (tmp_path / "job.yaml").write_text(json.dumps({**spec, "model": model}))
 
-    assert getattr(load_spec(tmp_path / "job.yaml").model, field) == f"{tmp_path}{location}"
+    assert load_spec(tmp_path / "job.yaml").model.path == f"{tmp_path}{location}"
 
 
 def test_every_wrong_field_is_reported(tmp_path, spec):

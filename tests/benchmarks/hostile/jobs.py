@@ -14,7 +14,7 @@ WRONG: tuple[Any, ...] = (
     {"$ref": "#"}, [[[]]], float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), 10**4000, 1.5e300, "\ud800",
     [None] * 1000, {"": None}, {"__proto__": {"admin": True}},
 )  # fmt: skip
-FILE_FIELDS = ("model.path", "model.gguf", "task.data.source.path", "search.seeds", "task.data.files")
+FILE_FIELDS = ("model.path", "task.data.source.path", "search.seeds", "task.data.files")
 CONTROLS = "\0\x07\x1b\n\r\x7f\u200b\u200e\u202e\u2066\u2028\u2029\ufeff\u00ad"
 
 

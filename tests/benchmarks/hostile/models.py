@@ -154,7 +154,7 @@ def _gguf(draw: Draw) -> Input:
     ]  # fmt: skip
     file = draw.target.root / f"model-{draw.number}.gguf"
     file.write_bytes(b"GGUF" + draw.rng.choice(bodies))
-    return draw.job({"model": {"gguf": str(file)}})
+    return draw.job({"model": {"path": str(file)}})
 
 
 MODELS: tuple[Make, ...] = (

@@ -22,7 +22,6 @@ Document = dict[str, Any]
 NAMING: dict[str, Callable[[str], Document]] = {
     "model": lambda path: {"model": path},
     "model.path": lambda path: {"model": {"path": path}},
-    "model.gguf": lambda path: {"model": {"gguf": path}},
     "model.hub": lambda path: {"model": {"hub": path}},
     "task.data.source.path": lambda path: {"source": {"path": path}},
     "task.data.source.hub.id": lambda path: {"source": {"hub": {"id": path}}},

@@ -68,7 +68,7 @@ def test_folders_and_gguf_files_with_what_a_job_calls_them(settings: Settings, f
                 weight_bytes=8,
             ),
             LocalModel(
-                model={"gguf": "small.gguf"},
+                model={"path": "small.gguf"},
                 location=f"{first}/small.gguf",
                 architecture=None,
                 weight_bytes=7,
@@ -92,14 +92,14 @@ def test_what_is_listed_is_what_a_job_finds(settings: Settings, first: Path) -> 
     assert {item for model in found for item in model.model.items()} == {
         ("path", "."),
         ("path", "same"),
-        ("gguf", "same/inner/a.gguf"),
+        ("path", "same/inner/a.gguf"),
         ("path", str(settings.roots[1] / "same")),
         ("path", str(settings.roots[1] / "shadowed")),
     }
     roots = plans.allowed_roots(settings)
     for model in found:
         spec = ModelSpec.model_validate(model.model)
-        for path in (spec.path or spec.gguf, model.location):
+        for path in (spec.path, model.location):
             assert path is not None
             assert plans.resolve_path(path, roots, "model") == Path(model.location)
 
@@ -229,6 +229,7 @@ def test_other_files_than_models_are_not_listed(settings: Settings, first: Path,
     packed(first / "zip.gguf", b"PK\x03\x04")
     packed(first / "empty.gguf", b"")
     saved(first / "folder.gguf" / "tiny")
+    saved(first / "named like a file.gguf")
     os.mkfifo(first / "pipe.gguf")
     os.mkfifo(saved(first / "with a pipe") / "tokenizer.json")
     (saved(first / "a folder for weights") / "model.safetensors").unlink()

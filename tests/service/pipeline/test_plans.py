@@ -158,12 +158,13 @@ def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
     [
         ({"hub": "owner/name", "revision": "abc"}, "hub", "owner/name"),
         ({"path": "films.jsonl"}, "path", "{root}/films.jsonl"),
-        ({"gguf": "films.jsonl"}, "gguf", "{root}/films.jsonl"),
+        ({"path": "films.gguf"}, "gguf", "{root}/films.gguf"),
     ],
 )
 def test_each_source_of_a_model(
     tiny_job: Document, roots: Roots, model: Document, kind: str, location: str
 ) -> None:
+    (roots.folders[0] / "films.gguf").touch()
     tiny_job["model"] = {**model, "dtype": "float16", "exclude": ["k_proj"]}
     source = plans.model_source(JobSpec.model_validate(tune(tiny_job)), roots)
     assert (source.kind, source.location) == (kind, location.format(root=roots.folders[0]))

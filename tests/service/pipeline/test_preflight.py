@@ -44,9 +44,9 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("config of another kind", "model.path", "vision", "model", "causal language model"),
     ("model without blocks", "model.path", "flat", "model", "no transformer blocks"),
     ("no tokenizer", "model.path", "mute", "model.path", "tokenizer"),
-    ("no such gguf", "model", {"gguf": "nowhere.gguf"}, "model.gguf", "no such file"),
-    ("gguf by name only", "model", {"gguf": "films.jsonl"}, "model.gguf", "not a gguf file"),
-    ("truncated gguf", "model", {"gguf": "cut.gguf"}, "model.gguf", "cannot read"),
+    ("no such gguf", "model", "nowhere.gguf", "model.path", "no such file"),
+    ("gguf by name only", "model.path", "fake.gguf", "model.path", "not a gguf file"),
+    ("truncated gguf", "model.path", "cut.gguf", "model.path", "cannot read"),
     ("impossible hub id", "model", {"hub": OFFLINE_ID}, "model.hub", "could not be fetched"),
     (
         "GPUs of another machine",
@@ -345,6 +345,7 @@ def _break_models(root: Path, good: Document) -> None:
     (root / "damaged" / "config.json").write_text('{"model_type": ')
     save_file(weights, root / "damaged" / "model.safetensors")
     os.symlink("/etc", root / "link")
+    (root / "fake.gguf").write_text("film")
     (root / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
 
 

@@ -14,8 +14,8 @@ MODELS = {
     "../model": ModelSpec(path="../model"),
     "/models/a": ModelSpec(path="/models/a"),
     "~/model": ModelSpec(path="~/model"),
-    "models/a.gguf": ModelSpec(gguf="models/a.gguf"),
-    "/models/a.gguf": ModelSpec(gguf="/models/a.gguf"),
+    "models/a.gguf": ModelSpec(path="models/a.gguf"),
+    "/models/a.gguf": ModelSpec(path="/models/a.gguf"),
 }
 
 

@@ -27,7 +27,7 @@ def source(location: Path, kind: str = "path") -> ModelSource:
 def refused(location: Path, parsed_bytes: float = 1000, kind: str = "path") -> str:
     with pytest.raises(InputError) as caught:
         check_local(source(location, kind), parsed_bytes)
-    assert caught.value.field == f"model.{kind}"
+    assert caught.value.field == "model.path"
     return caught.value.message
 
 
@@ -150,5 +150,5 @@ def test_a_gguf_file_may_be_small_but_not_that_small(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"0" * 190)
     check_sizes(ModelSource(kind="gguf", location=str(file)), 1000)
-    with pytest.raises(InputError, match=r"model\.gguf: .*1,001 parameters.* hold 190 bytes"):
+    with pytest.raises(InputError, match=r"model\.path: .*1,001 parameters.* hold 190 bytes"):
         check_sizes(ModelSource(kind="gguf", location=str(file)), 1001)

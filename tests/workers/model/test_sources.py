@@ -78,7 +78,7 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
     assert "no such file" in refused(source).message
     file.write_bytes(b"PK\x03\x04 a zip file")
     error = refused(source)
-    assert (error.field, "does not start with GGUF" in error.message) == ("model.gguf", True)
+    assert (error.field, "does not start with GGUF" in error.message) == ("model.path", True)
 
 
 def test_config_tokenizer_and_empty_model(llama_folder: Path, make_llama: Callable[..., Any]) -> None:
@@ -187,7 +187,7 @@ def test_a_gguf_file_of_blocks_without_end_is_refused(
     save_gguf(make_llama(), tmp_path / "tiny.gguf")
     with pytest.raises(InputError, match="block_count of at most 10,000") as caught:
         load_config(ModelSource(kind="gguf", location=str(tmp_path / "tiny.gguf")))
-    assert caught.value.field == "model.gguf"
+    assert caught.value.field == "model.path"
 
 
 def test_a_gguf_file_of_lists_without_end_is_refused(

@@ -59,4 +59,4 @@ def test_names_that_no_terminal_or_json_would_like(client, root):
 
     found = client.models()["models"]
 
-    assert [one["model"]["gguf"] for one in found] == ["[red]\u202e.gguf", "a\n\x1b[31m.gguf"]
+    assert [one["model"]["path"] for one in found] == ["[red]\u202e.gguf", "a\n\x1b[31m.gguf"]
