@@ -13,6 +13,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.data.encoding import encode
 from ranksieve.workers.machine.child import step
+from ranksieve.workers.model.adapter import fit_adapter
 from ranksieve.workers.model.checks import check_sizes
 from ranksieve.workers.model.experts import expert_of
 from ranksieve.workers.model.filesize import Remainder, remainder
@@ -77,6 +78,8 @@ def check(
     head = head_folder(local, models)
     config = load_config(head)
     empty = empty_model(config)
+    if model.adapter is not None:
+        fit_adapter(model.adapter, empty)
     matrices = find_matrices(empty, model.include, model.exclude)
     walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
     context = context_length(config)

@@ -127,8 +127,9 @@ def _local_paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]
         **{f"/search/seeds/{i}": one for i, one in enumerate(document.get("search", {}).get("seeds", ()))},
     }
     for pointer, holder in holders.items():
-        if holder and holder.get("path") is not None:
-            yield pointer, holder, "path"
+        for key in ("path", "adapter"):
+            if holder and holder.get(key) is not None:
+                yield pointer, holder, key
 
 
 def _with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:

@@ -112,6 +112,7 @@ def model_source(spec: JobSpec, roots: Roots) -> ModelSource:
         kind=kind,
         location=location,
         revision=model.revision,
+        adapter=None if model.adapter is None else resolve_path(model.adapter, roots, "model.adapter"),
         dtype=model.dtype,
         include=model.include,
         exclude=model.exclude,

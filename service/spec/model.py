@@ -23,6 +23,11 @@ class ModelSpec(Strict):
         description="Local folder in `save_pretrained` layout, safetensors only; or a file that ends in `.gguf`, which "
         "is de-quantized.",
     )
+    adapter: str | None = Field(
+        None,
+        description="Local folder of a LoRA adapter, as peft saves it; it is merged into the model first.",
+        json_schema_extra=ADVANCED,
+    )
     dtype: DtypeName = Field(
         "auto",
         description="Working dtype; `auto` is bfloat16 where the device multiplies it natively, else float32.",

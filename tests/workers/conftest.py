@@ -349,7 +349,7 @@ def provenance() -> dict[str, Any]:
         "job_id": "0abc",
         "versions": {"ranksieve": "0.1.0"},
         "job_sha256": "d0",
-        "model": {"hub": None, "revision": None, "licence": {}},
+        "model": {"hub": None, "revision": None, "adapter": False, "licence": {}},
         "task": {"kind": "choice", "prompt": "Review: {{ text }} Mood:"},
         "datasets": [],
         "seed": 2,

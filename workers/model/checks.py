@@ -157,8 +157,8 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
     if (location / _ADAPTER).is_file():
         raise InputError(
             field,
-            f"{location} holds a LoRA adapter ({_ADAPTER}), expected a whole model: merge it into its base model "
-            f"(peft: merge_and_unload, then save_pretrained) and name that folder; if this is done, remove {_ADAPTER}",
+            f"{location} holds a LoRA adapter ({_ADAPTER}), expected a whole model: name its base model as model.hub "
+            f"or model.path, and this folder as model.adapter; if it is merged already, remove {_ADAPTER}",
         )
     if not (location / "config.json").is_file():
         raise InputError(

@@ -16,6 +16,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.machine.devices import given
+from ranksieve.workers.model.adapter import merge_adapter
 from ranksieve.workers.model.checks import WEIGHT_FILES
 from ranksieve.workers.model.experts import stacked_experts, take_apart
 from ranksieve.workers.model.placement import place
@@ -158,6 +159,8 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             source.field,
             "its quantized weights cannot be converted to plain ones; give the model it was made from",
         )
+    if source.adapter is not None:
+        model = merge_adapter(model, source.adapter)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.save_pretrained(folder)

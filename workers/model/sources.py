@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.workers.cache.folders import FolderCache, content_key
-from ranksieve.workers.model import hub
+from ranksieve.workers.model import adapter, hub
 from ranksieve.workers.model.checks import (
     HEAD_FILES,
     WEIGHT_FILES,
@@ -66,8 +66,10 @@ def resolve(
         report: See `workers.model.hub.fetch`.
 
     Raises:
-        InputError: The model cannot be fetched, is pickled, or asks to run its own code.
+        InputError: The model cannot be fetched, is pickled, or asks to run its own code; or no job may use its adapter.
     """
+    if source.adapter is not None:
+        adapter.check_adapter(source.adapter)
     if source.kind != "hub":
         check_local(source, weights=weights != "ignored")
         if source.kind == "path" and weights != "ignored":
@@ -237,9 +239,14 @@ def context_length(config: PreTrainedConfig) -> int | None:
 
 
 def weights_digest(source: ModelSource) -> str:
-    """Return the SHA-256 over names and bytes of the files that make the model."""
+    """Return the SHA-256 over the files that make the model.
+
+    Their names and bytes count, those of its adapter included.
+    """
     location = Path(source.location)
     files = [location] if location.is_file() else sorted(model_files(location))
+    if source.adapter is not None:
+        files += [source.adapter / name for name in adapter.FILES]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())

@@ -16,12 +16,14 @@ SPLITS = ("calibration", "search", "confirm", "test")
 class ModelSource:
     """Location of the dense model, and patterns of the matrices to prune.
 
-    `location` is a hub id, a folder or a gguf file, as `kind` says; local paths are absolute.
+    `location` is a hub id, a folder or a gguf file, as `kind` says; local paths are absolute. `adapter`: folder of a
+    LoRA adapter to merge into it, if any.
     """
 
     kind: Literal["hub", "path", "gguf"]
     location: str
     revision: str | None = None
+    adapter: Path | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ resources: {actors: 2, gpus_per_actor: 0}
 
 
 def test_local_paths_count_from_the_file(tmp_path, spec):
-    spec["model"] = {"path": "models/tiny.gguf"}
+    spec["model"] = {"path": "models/tiny.gguf", "adapter": "adapter"}
     spec["task"]["data"]["source"]["path"] = "../reviews.jsonl"
     spec["task"]["data"]["files"] = {"test": {"path": "test.csv"}, "search": {"hub": {"id": "imdb"}}}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
@@ -45,6 +45,7 @@ def test_local_paths_count_from_the_file(tmp_path, spec):
     loaded = load_spec(tmp_path / "job.yaml")
 
     assert loaded.model.path == f"{tmp_path}/models/tiny.gguf"
+    assert loaded.model.adapter == f"{tmp_path}/adapter"
     assert loaded.task.data.source.path == f"{tmp_path}/../reviews.jsonl"
     assert loaded.task.data.files["test"].path == f"{tmp_path}/test.csv"
     assert loaded.task.data.files["search"].path is None

@@ -14,7 +14,7 @@ WRONG: tuple[Any, ...] = (
     {"$ref": "#"}, [[[]]], float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), 10**4000, 1.5e300, "\ud800",
     [None] * 1000, {"": None}, {"__proto__": {"admin": True}},
 )  # fmt: skip
-FILE_FIELDS = ("model.path", "task.data.source.path", "search.seeds", "task.data.files")
+FILE_FIELDS = ("model.path", "model.adapter", "task.data.source.path", "search.seeds", "task.data.files")
 CONTROLS = "\0\x07\x1b\n\r\x7f\u200b\u200e\u202e\u2066\u2028\u2029\ufeff\u00ad"
 
 
@@ -24,7 +24,7 @@ def _naming(field: str, path: str) -> Document:
         return {field: [{"path": path}]}
     if field == "task.data.files":
         return {field: {"test": {"path": path}}}
-    return {"model": {field[6:]: path}} if field.startswith("model") else {field: path}
+    return {"model": {"path": path}} if field == "model.path" else {field: path}
 
 
 def _wrong_type(draw: Draw) -> Input:

@@ -23,6 +23,7 @@ NAMING: dict[str, Callable[[str], Document]] = {
     "model": lambda path: {"model": path},
     "model.path": lambda path: {"model": {"path": path}},
     "model.hub": lambda path: {"model": {"hub": path}},
+    "model.adapter": lambda path: {"model": {"path": "model", "adapter": path}},
     "task.data.source.path": lambda path: {"source": {"path": path}},
     "task.data.source.hub.id": lambda path: {"source": {"hub": {"id": path}}},
     "task.data.files.test.path": lambda path: {"files": {"test": {"path": path}}},

@@ -1,6 +1,7 @@
 """Whole jobs, all real but Ray: what a job does, tells and refuses."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from local_jobs import Document, Finished, Jobs, LocalCluster
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from ranksieve.search.errors import (
     CancelledError,
@@ -93,6 +96,31 @@ def test_nothing_private_is_in_the_exported_folder(jobs: Jobs, short_job: Docume
     found = [(name, text) for name, content in files.items() for text in private if text.encode() in content]
     assert not found
     ModelCard(files["README.md"].decode())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_an_adapter_is_merged_into_the_model_first(jobs: Jobs, short_job: Document, tiny_root: Path) -> None:
+    peft = pytest.importorskip("peft", reason="needs the extra adapter")
+    plain, merged = tiny_root / "model", tiny_root / "merged"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = peft.LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+        adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(plain), config)
+    adapted.save_pretrained(tiny_root / "adapter")
+    shutil.copytree(plain, merged)
+    adapted.merge_and_unload().save_pretrained(merged)
+    short_job["task"] = {"kind": "lm", "answer": "{{ text }}", "data": short_job["task"]["data"]}
+
+    def dense(model: Document) -> Any:
+        jobs.submit(short_job | {"model": {**model, "dtype": "float32"}})
+        result = jobs.run(LocalCluster())
+        provenance = json.loads((Path(result["artifact"]) / "ranksieve.json").read_text())
+        assert provenance["model"]["adapter"] is ("adapter" in model)
+        return {name: value for name, value in result["dense"].items() if name != "tokens_per_second"}
+
+    with_adapter = dense({"path": "model", "adapter": "adapter"})
+    assert with_adapter == dense({"path": "merged"})
+    assert with_adapter != dense({"path": "model"})
 
 
 def test_the_test_split_is_scored_once_and_last(undisturbed: Finished) -> None:

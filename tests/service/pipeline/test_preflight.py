@@ -47,6 +47,15 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("no such gguf", "model", "nowhere.gguf", "model.path", "no such file"),
     ("gguf by name only", "model.path", "fake.gguf", "model.path", "not a gguf file"),
     ("truncated gguf", "model.path", "cut.gguf", "model.path", "cannot read"),
+    ("no such adapter", "model.adapter", "nowhere", "model.adapter", "no such file or folder"),
+    ("adapter outside the roots", "model.adapter", "/etc", "model.adapter", "outside the folders"),
+    (
+        "a model for an adapter",
+        "model.adapter",
+        "model",
+        "model.adapter",
+        "without a file adapter_config.json",
+    ),
     ("impossible hub id", "model", {"hub": OFFLINE_ID}, "model.hub", "could not be fetched"),
     (
         "GPUs of another machine",

@@ -144,7 +144,12 @@ def test_provenance_names_what_is_public_of_the_job_and_a_digest_of_the_rest(
     job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
     provenance = report.provenance(job, CHECKED, SUMMARY)
     assert (provenance["job_id"], provenance["job_sha256"]) == (job.id, job.spec.digest())
-    assert provenance["model"] == {"hub": None, "revision": None, "licence": {"license": "mit"}}
+    assert provenance["model"] == {
+        "hub": None,
+        "revision": None,
+        "adapter": False,
+        "licence": {"license": "mit"},
+    }
     assert provenance["datasets"] == ["some/reviews"]
     assert provenance["seed"] == 0
     assert "films.jsonl" not in str(provenance)

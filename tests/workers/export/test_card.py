@@ -27,7 +27,7 @@ def test_a_hub_reads_where_the_model_comes_from_and_what_it_scored(
 ) -> None:
     licence = {"license": "other", "license_name": "some: licence", "license_link": "LICENSE"}
     provenance |= {
-        "model": {"hub": "some/model", "revision": None, "licence": licence},
+        "model": {"hub": "some/model", "revision": None, "adapter": False, "licence": licence},
         "datasets": ["some/reviews"],
     }
     data = card(export_plan, provenance).data.to_dict()

@@ -12,7 +12,7 @@ import pytest
 
 from ranksieve.workers.export.writer import ExportPlan, export
 
-pytest.importorskip("peft", reason="needs the extra compare")
+pytest.importorskip("peft", reason="needs the extra adapter")
 
 STEPS = """
 import sys, warnings

@@ -42,7 +42,7 @@ def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     assert (error.field, "expected a folder with config.json" in error.message) == ("model.path", True)
 
 
-def test_an_adapter_is_told_to_be_merged_first(tmp_path: Path) -> None:
+def test_an_adapter_in_place_of_a_model_is_told_its_field(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'
     )
@@ -50,7 +50,7 @@ def test_an_adapter_is_told_to_be_merged_first(tmp_path: Path) -> None:
     error = refused(local(tmp_path))
     assert error.field == "model.path"
     assert "holds a LoRA adapter (adapter_config.json), expected a whole model" in error.message
-    assert "merge_and_unload, then save_pretrained" in error.message
+    assert "this folder as model.adapter" in error.message
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:
