@@ -24,7 +24,7 @@ from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.forward.batches import Batch, longest_row, make_batches
 from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import dense_logits, kl, log_likelihoods, task_losses
+from ranksieve.workers.forward.loss import dense_logits, kl, log_likelihoods, task_losses, token_shares
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import Example
 
@@ -205,8 +205,7 @@ def _loss(
     dense, logp = (
         log_likelihoods(kind, each_NV, examples, batch, max_choices) for each_NV in (dense_NV, logits_NV)
     )
-    owner_N = batch.slot_N // max_choices
-    share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
+    share_N = token_shares(batch, max_choices)
     loss = task_losses(kind, dense, logp, examples, batch, settings.kl_weight, share_N).sum()
     if kind == "choice":
         kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))

@@ -92,6 +92,15 @@ def right_losses(kind: str, logp: torch.Tensor, examples: Sequence[Example], bat
     return F.nll_loss(logp, right, reduction="none")
 
 
+def token_shares(batch: Batch, max_choices: int) -> torch.Tensor:
+    """Return the share of each answer token in its example, N.
+
+    With these weights every example counts the same, however long its answer.
+    """
+    owner_N = batch.slot_N // max_choices
+    return 1.0 / torch.bincount(owner_N)[owner_N]
+
+
 @torch.no_grad()
 def example_losses(
     model: SwitchableModel,

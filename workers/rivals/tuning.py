@@ -10,7 +10,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.workers.factors.training import descend, step_groups, step_order
 from ranksieve.workers.forward.batches import Batch, make_batches
 from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import log_likelihoods, right_losses
+from ranksieve.workers.forward.loss import log_likelihoods, right_losses, token_shares
 from ranksieve.workers.rivals.rival import Setup, scores_of, whole
 
 EPOCHS = 1
@@ -72,8 +72,7 @@ def tune(
         logp = log_likelihoods(kind, logits_NV, group, here, max_choices)
         losses = right_losses(kind, logp, group, here)
         if kind != "choice":
-            owner_N = here.slot_N // max_choices
-            losses = losses / torch.bincount(owner_N)[owner_N]
+            losses = token_shares(here, max_choices) * losses
         return losses.sum() / len(group)
 
     for _ in descend(parameters, [batches[index] for index in order], loss, learning_rate):
