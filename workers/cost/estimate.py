@@ -188,17 +188,17 @@ def _forward_seconds(model: ModelSize, job: JobSize, rates: Rates, load: Load) -
 def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
     """Return what is read to tune, to gather Grams, to propagate and to train.
 
-    Before tuning, the given model answers three splits, at the cost of all its blocks. Grams are gathered once for each
-    group of matrices. Midway calibration gathers Grams on the way before. Tuning, propagation and training are done by
-    one worker, on a processor propagation with the threads of one.
+    Before tuning, the given model answers two splits, at the cost of all its blocks; afterwards the tuned model answers
+    one. Grams are gathered once for each group of matrices. Midway calibration gathers Grams on the way before. Tuning,
+    propagation and training are done by one worker, on a processor propagation with the threads of one.
     """
     rounds = [job.loads["calibration"], *([job.loads["way"]] if job.midway_share is not None else [])]
     groups = len(gram_passes(model, job.method, job.gram_bytes))
     tuning = []
     if job.tuned_depth is not None:
-        answered = job.loads["search"] + job.loads["confirm"] + job.loads["test"]
         tuning = [
-            Reading(load=answered, devices=1, cost=1 / job.tuned_depth),
+            Reading(load=job.loads["search"] + job.loads["test"], devices=1, cost=1 / job.tuned_depth),
+            Reading(load=job.loads["search"], devices=1),
             Reading(load=job.loads["refinement"].times(job.train_epochs), devices=1, cost=BOTH_WAYS),
         ]
     return [

@@ -129,6 +129,7 @@ def test_a_phase_takes_forward_passes(
         ({"midway_share": 0.3}, 10, 3 * PASS_S + 1),  # the way: both ways, factoring
         ({"propagated": 2}, 20, 2 * 8 * 2 * PASS_S + 1),  # with the threads of one of two actors
         ({"train_epochs": 3}, 30, 3 * 5 * PASS_S),
+        ({"train_epochs": 1, "tuned_depth": 1.0}, 50, (2 + 1 + 3 + 5) * PASS_S),  # three splits are answered
         ({"method": "weight"}, -10, -3 * PASS_S),  # no Grams
     ],
 )
