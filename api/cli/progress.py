@@ -24,7 +24,7 @@ _RUN_OVER = frozenset({"queued", "validating", "paused", "succeeded", "failed", 
 _PHASES = {
     "fetch": "fetch model, MB",
     "model": "load model",
-    "tuning": "tune the first blocks",
+    "tuning": "tune dense model",
     "calibration": "calibrate",
     "projection": "factor matrices",
     "recalibration": "calibrate midway",

@@ -270,7 +270,8 @@ def helped_by(result: Result) -> str:
     reference = result["reference"]
     if reference["tuned"]:
         blocks, of = reference["blocks"]
-        return f"its first {blocks} of {of} blocks, tuned on the calibration split"
+        kept = f"its first {blocks} of {of} blocks" if blocks < of else "all its blocks"
+        return f"{kept}, tuned on the calibration split"
     if all(
         reference["metric"].get(split) in (None, metric)
         for split, metric in result["dense"]["metric"].items()

@@ -26,8 +26,8 @@ class EventType(StrEnum):
     """matrices, block_params, total_params, digest (of the weights), dtype, device, factors (name of their folder in
     the cache: a digest of what made them)"""
     MODEL_TUNED = "model.tuned"
-    """blocks (that stay), all_blocks; used (whether the tuned model is used); dense and helped (metric of the
-    given model on the search split, as it is and with one number fitted to each answer)"""
+    """blocks (that stay; all for written answers), all_blocks; used (whether the tuned model is used); dense and helped
+    (metric of the given model on the search split, as it is and with one number fitted to each choice)"""
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"

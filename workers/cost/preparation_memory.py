@@ -123,7 +123,7 @@ def _propagating(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _tuning(model: ModelSize, job: JobSize) -> Footprint:
-    """Return the footprint of tuning the first blocks by one worker.
+    """Return the footprint of tuning the blocks that stay by one worker.
 
     It holds the float32 model with gradients and moments, and a batch. The answers of the given model come first.
 

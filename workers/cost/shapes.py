@@ -129,7 +129,7 @@ class JobSize:
     processor, whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one
     device. `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor.
     `midway_share`: as in `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are
-    propagated. `tuned_depth`: share of the blocks that are tuned and stay; None: the model stays as it is.
+    propagated. `tuned_depth`: share of the blocks that are tuned and stay; None: the model is not tuned.
     """
 
     dtype: str

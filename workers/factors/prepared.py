@@ -101,11 +101,12 @@ class Propagation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuned:
-    """Model with fewer blocks, tuned on the task, and the dense model that was given.
+    """Model tuned on the task, maybe with fewer blocks, and the given model.
 
     `model`: the one to work on. `blocks`: its blocks, of `all_blocks`. `absent`: matrices of the others. `block_params`
     and `total_params`: those of the given model, see `Prepared`. `quality`: score of the given model on each record, by
-    split. `helped`: the same with one number added to each answer, fitted to the search split's right answers.
+    split. `helped`: the same with one number added to each choice, fitted to the search split's right answers; equal to
+    `quality` for written answers.
     """
 
     model: PreparedModel

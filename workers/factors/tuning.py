@@ -1,9 +1,9 @@
-"""The first blocks of the dense model, tuned on the task's right answers.
+"""The dense model, or its first blocks, tuned on the task's right answers.
 
-A task with few answers needs few blocks: the last ones of a language model prepare the next word. So the model is cut
-behind its first blocks, and what is left learns the answers from the calibration records ("Why Lift so Heavy", arXiv
-2402.11700; depth pruning, arXiv 2403.03853). Everything after works on that model: moments, factors, search. It is also
-the reference of every drop, since it has had the same help as the candidates.
+A task with few answers needs few blocks: the last ones of a language model prepare the next word. So for choices the
+model is cut behind its first blocks ("Why Lift so Heavy", arXiv 2402.11700; depth pruning, arXiv 2403.03853). What is
+left learns the answers from the calibration records. Everything after works on that model: moments, factors, search. It
+is also the reference of every drop, since it has had the same help as the candidates.
 
 Legend: S examples of a batch, C choices.
 """
@@ -21,7 +21,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.workers.factors.training import descend, step_groups, step_order
 from ranksieve.workers.forward.batches import Batch, make_batches
 from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import log_likelihoods, right_losses
+from ranksieve.workers.forward.loss import log_likelihoods, right_losses, token_shares
 from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.types.plan import Example
 
@@ -75,6 +75,7 @@ def keep_first(model: PreTrainedModel, kept: int) -> None:
 
 def tune(
     model: PreTrainedModel,
+    kind: str,
     examples: Sequence[Example],
     settings: Tuning,
     batch_tokens: int,
@@ -82,10 +83,12 @@ def tune(
 ) -> Iterator[tuple[int, int]]:
     """Train the blocks and the last norm in place; yield (steps done, all steps).
 
-    The loss is the cross-entropy of the right answer among those to choose from.
+    The loss of an example is the cross-entropy of the right answer among those to choose from. For other kinds it is
+    the mean negative log-likelihood of the right answer's tokens.
 
     Args:
         model: A float32 model.
+        kind: Kind of the task.
         examples: Examples of the calibration split.
         settings: Settings of the training.
         batch_tokens: Padded tokens per forward pass; a step may take several.
@@ -101,8 +104,11 @@ def tune(
 
     def loss(step: int, batch: Batch) -> torch.Tensor:
         group, here = groups[order[step]], batch.to(model.device)
-        logp_SC = log_likelihoods("choice", answer_logits(model, here), group, here, max_choices)
-        return right_losses("choice", logp_SC, group, here).sum() / len(group)
+        logp = log_likelihoods(kind, answer_logits(model, here), group, here, max_choices)
+        losses = right_losses(kind, logp, group, here)
+        if kind != "choice":
+            losses = token_shares(here, max_choices) * losses
+        return losses.sum() / len(group)
 
     rate = settings.learning_rate * MEASURED_WIDTH / model.config.get_text_config().hidden_size
     try:

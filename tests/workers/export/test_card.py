@@ -96,7 +96,17 @@ def test_a_tuned_model_says_so(export_plan: ExportPlan, provenance: dict[str, An
     provenance["summary"]["reference"] = {"tuned": True, "blocks": [2, 5]}
     text = card(export_plan, provenance).text
     assert "cut to 2 of its 5 blocks and tuned" in text
+    assert "Blocks behind these were cut off." in text
     assert "output head are those of the tuned model" in text
+
+
+def test_a_tuned_model_with_all_its_blocks_is_not_called_cut(
+    export_plan: ExportPlan, provenance: dict[str, Any]
+) -> None:
+    provenance["summary"]["reference"] = {"tuned": True, "blocks": [5, 5]}
+    text = card(export_plan, provenance).text
+    assert "First the dense model was tuned on the calibration split's right answers." in text
+    assert "cut" not in text.split("## Provenance")[0]
 
 
 def test_many_removed_matrices_are_counted(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:

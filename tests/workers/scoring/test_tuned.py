@@ -54,6 +54,22 @@ def test_a_tuned_model_has_fewer_blocks_and_every_later_step_works_on_it(plan: P
     )
 
 
+def test_a_model_that_writes_its_answers_keeps_its_blocks_and_needs_no_offsets(
+    plan: PreparationPlan, make_task: Callable[..., EncodedTask]
+) -> None:
+    task = make_task("generate")
+    splits = {**task.splits, "search": task.splits["calibration"]}
+    tuning = replace(LEARNS, depth=1.0)
+    phases, made = run(replace(plan, task=replace(task, splits=splits), tuning=tuning))
+    assert phases == {"model", "dense", "tuning"}
+    assert made.model != made.given
+    assert (made.blocks, made.absent) == (made.all_blocks, ())
+    np.testing.assert_equal(made.helped, made.quality)
+    assert {split: len(quality_E) for split, quality_E in made.quality.items()} == {
+        split: len(splits[split]) for split in ("search", "test")
+    }
+
+
 def test_the_given_model_stays_if_the_tuned_one_is_worse(plan: PreparationPlan) -> None:
     _, made = run(replace(plan, tuning=replace(LEARNS, learning_rate=1e3, epochs=2)))
     assert made.model == made.given
