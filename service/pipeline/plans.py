@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.policy import midway_share, policy_of, propagates, trained_shares, tuned_depth
+from ranksieve.service.policy import (
+    midway_share,
+    policy_of,
+    propagates,
+    train_rate,
+    trained_shares,
+    tuned_depth,
+)
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
@@ -197,7 +204,7 @@ def preparation_plan(
         refinement=Refinement(
             epochs=policy_of(spec).train_epochs,
             examples=policy_of(spec).train_examples,
-            learning_rate=policy_of(spec).train_rate,
+            learning_rate=train_rate(spec),
             shares=trained_shares(spec),
             kl_weight=policy_of(spec).kl_weight,
             rank_step=policy_of(spec).rank_step,

@@ -44,12 +44,26 @@ def test_efforts(
 
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])
-@pytest.mark.parametrize("kind", ["generate", "lm"])
-def test_only_choices_are_trained_on(document: Document, effort: str, kind: str) -> None:
-    document["task"] |= {"kind": kind, "choices": None}
+def test_whole_texts_are_not_trained_on(document: Document, effort: str) -> None:
+    document["task"] |= {"kind": "lm", "choices": None}
     spec = JobSpec.model_validate(document | {"effort": effort})
     assert policy_of(spec).train_epochs == 0
+    assert policy.tuned_depth(spec) is None
     assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (4, 8)
+
+
+@pytest.mark.parametrize("effort", ["normal", "thorough"])
+@pytest.mark.parametrize("kind", ["max_drop", "pareto"])
+def test_written_answers_are_trained_on_with_all_blocks(document: Document, effort: str, kind: str) -> None:
+    document["task"] |= {"kind": "generate", "choices": None}
+    spec = JobSpec.model_validate(document | {"effort": effort, "objective": {"kind": kind}})
+    assert policy_of(spec).train_epochs > 0
+    assert policy.tuned_depth(spec) == 1
+    assert policy.trained_shares(spec) == policy.TRAINED
+    assert policy.train_rate(spec) == policy.TRAIN_RATE_WRITTEN
+    assert policy.midway_share(spec) == policy.MIDWAY_SHARE
+    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (0, 0)
+    assert policy.propagated_shares(spec) == ()
 
 
 def test_small_models_are_trained_where_the_smallest_is_wanted(document: Document) -> None:
