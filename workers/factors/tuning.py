@@ -80,6 +80,8 @@ def tune(
     settings: Tuning,
     batch_tokens: int,
     seed: int,
+    *,
+    narrow: bool,
 ) -> Iterator[tuple[int, int]]:
     """Train the blocks and the last norm in place; yield (steps done, all steps).
 
@@ -93,6 +95,8 @@ def tune(
         settings: Settings of the training.
         batch_tokens: Padded tokens per forward pass; a step may take several.
         seed: Seed of the order of the examples.
+        narrow: Whether products are in bfloat16; several times as fast where the processor has it. Parameters,
+            gradients and sums stay float32.
 
     Raises:
         ScoringError: The loss is not finite.
@@ -104,7 +108,10 @@ def tune(
 
     def loss(step: int, batch: Batch) -> torch.Tensor:
         group, here = groups[order[step]], batch.to(model.device)
-        logp = log_likelihoods(kind, answer_logits(model, here), group, here, max_choices)
+        # The cache of narrow weights would outlive the step that changes them.
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow, cache_enabled=False):
+            logits_NV = answer_logits(model, here).float()
+        logp = log_likelihoods(kind, logits_NV, group, here, max_choices)
         losses = right_losses(kind, logp, group, here)
         if kind != "choice":
             losses = token_shares(here, max_choices) * losses

@@ -109,7 +109,10 @@ def _make(
     blocks = cut(model, plan.tuning.depth)
     require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
     examples = plan.task.splits["calibration"][: plan.tuning.examples]
-    for step, steps in tune(model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed):
+    narrow = given.dtype == "bfloat16"
+    for step, steps in tune(
+        model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed, narrow=narrow
+    ):
         yield Progress(phase="tuning", done=step, total=steps)
     model.to(getattr(torch, given.dtype)).save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)

@@ -95,8 +95,8 @@ def test_a_cluster_that_runs_answers(cluster: Cluster) -> None:
 
 def test_dead_node_is_the_machines_fault(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", dict)  # as Ray answers once its raylet was killed
-    with pytest.raises(InfrastructureError, match="Ray is gone"):
-        enter(cluster)
+    with pytest.raises(InfrastructureError, match="Ray is gone"), enter(cluster):
+        pass
 
 
 def test_full_disk_of_a_worker_is_told(run: Run) -> None:
@@ -257,12 +257,12 @@ def test_cluster_must_hold_one_actor(cluster: Cluster) -> None:
         while share.take():
             pass
         assert share.held == ray.cluster_resources()["CPU"]
-    with pytest.raises(InputError) as caught:
-        enter(cluster, threads=1000)
+    with pytest.raises(InputError) as caught, enter(cluster, threads=1000):
+        pass
     assert caught.value.field == "resources.threads_per_actor"
     assert "one actor needs 1000 CPU, but the largest node has" in caught.value.message
-    with pytest.raises(InputError) as caught:
-        enter(cluster, gpus=1000)
+    with pytest.raises(InputError) as caught, enter(cluster, gpus=1000):
+        pass
     assert caught.value.field == "resources.gpus_per_actor"
 
 

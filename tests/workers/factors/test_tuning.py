@@ -84,7 +84,7 @@ def test_tuning_learns_the_right_answers_and_leaves_the_embeddings(
     model, task = make_llama(), make_task("choice")
     before, embedding = loss_of(model, task), model.get_input_embeddings().weight.clone()
     settings = Tuning(epochs=10, learning_rate=3e-4)
-    steps = list(tune(model, "choice", task.splits["calibration"], settings, 64, seed=0))
+    steps = list(tune(model, "choice", task.splits["calibration"], settings, 64, seed=0, narrow=False))
     assert steps == [(step + 1, 10) for step in range(10)]  # 12 examples are one step
     assert loss_of(model, task) < before / 2
     assert torch.equal(model.get_input_embeddings().weight, embedding)
@@ -109,7 +109,9 @@ def test_tuning_makes_written_answers_likelier_whatever_their_length(
     examples = task.splits["calibration"]
     assert len({example.answer_tokens for example in examples}) > 1
     before, embedding = mean_unlikelihood(model, task), model.get_input_embeddings().weight.clone()
-    steps = list(tune(model, "generate", examples, Tuning(epochs=10, learning_rate=3e-4), 64, seed=0))
+    steps = list(
+        tune(model, "generate", examples, Tuning(epochs=10, learning_rate=3e-4), 64, seed=0, narrow=False)
+    )
     assert steps == [(step + 1, 10) for step in range(10)]  # 12 examples are one step
     assert mean_unlikelihood(model, task) < before / 2
     assert torch.equal(model.get_input_embeddings().weight, embedding)
@@ -123,7 +125,7 @@ def test_tuning_depends_on_its_seed_alone(
 
     def tuned(seed: int) -> torch.Tensor:
         model = make_llama()
-        for _ in tune(model, "choice", examples, Tuning(epochs=3), 64, seed):
+        for _ in tune(model, "choice", examples, Tuning(epochs=3), 64, seed, narrow=False):
             pass
         return model.model.layers[1].mlp.down_proj.weight
 
@@ -137,4 +139,14 @@ def test_a_loss_that_is_not_finite_ends_the_tuning(
     model = make_llama()
     model.model.norm.weight.data.fill_(torch.inf)
     with pytest.raises(ScoringError, match=r"tuning: the loss is not finite in step 0; effort quick"):
-        list(tune(model, "choice", make_task("choice").splits["calibration"], Tuning(epochs=1), 64, seed=0))
+        list(
+            tune(
+                model,
+                "choice",
+                make_task("choice").splits["calibration"],
+                Tuning(epochs=1),
+                64,
+                seed=0,
+                narrow=False,
+            )
+        )
