@@ -78,13 +78,15 @@ def test_a_cut_model_is_the_same_when_it_is_loaded_again(
     torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 def test_tuning_learns_the_right_answers_and_leaves_the_embeddings(
-    make_llama: Callable[..., LlamaForCausalLM], make_task: Callable[..., EncodedTask]
+    make_llama: Callable[..., LlamaForCausalLM], make_task: Callable[..., EncodedTask], narrow: bool
 ) -> None:
     model, task = make_llama(), make_task("choice")
     before, embedding = loss_of(model, task), model.get_input_embeddings().weight.clone()
     settings = Tuning(epochs=10, learning_rate=3e-4)
-    steps = list(tune(model, "choice", task.splits["calibration"], settings, 64, seed=0, narrow=False))
+    steps = list(tune(model, "choice", task.splits["calibration"], settings, 64, seed=0, narrow=narrow))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert steps == [(step + 1, 10) for step in range(10)]  # 12 examples are one step
     assert loss_of(model, task) < before / 2
     assert torch.equal(model.get_input_embeddings().weight, embedding)
