@@ -87,7 +87,7 @@ class Policy:
     propagated_shares: tuple[float, ...] | None = None
     train_epochs: int = 0
     train_examples: int | None = 2048
-    tune_rate: float = 5e-4
+    tune_rate: float = 3e-4
     train_rate: float | None = None
     refit: float | None = None
     reweigh_rounds: int | None = None

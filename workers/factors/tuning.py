@@ -45,7 +45,7 @@ class Tuning:
 
     epochs: int = 0
     examples: int | None = None
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     depth: float = 1.0
 
 
