@@ -31,9 +31,6 @@ MEASURED_WIDTH = 576
 AdamW's best rate falls as one over the width (arXiv 2203.03466, table 3).
 """
 
-TRAINED_BYTES = 16
-"""Bytes per trained number: itself, its gradient and AdamW's two moments, float32."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
@@ -85,14 +82,54 @@ def tune(
 ) -> Iterator[tuple[int, int]]:
     """Train the blocks and the last norm in place; yield (steps done, all steps).
 
-    The loss of an example is the cross-entropy of the right answer among those to choose from. For other kinds it is
-    the mean negative log-likelihood of the right answer's tokens.
+    See `tune_parameters`.
 
     Args:
         model: A float32 model.
         kind: Kind of the task.
         examples: Examples of the calibration split.
         settings: Settings of the training.
+        batch_tokens: Padded tokens per forward pass.
+        seed: Seed of the order of the examples.
+        narrow: Whether products are in bfloat16.
+
+    Raises:
+        ScoringError: The loss is not finite.
+    """
+    rate = settings.learning_rate * MEASURED_WIDTH / model.config.get_text_config().hidden_size
+    chosen = trainable(model)
+    try:
+        yield from tune_parameters(
+            model, chosen, kind, examples, settings.epochs, rate, batch_tokens, seed, narrow=narrow
+        )
+    except ScoringError as error:
+        raise ScoringError(f"tuning: {error}; effort quick does without it") from error
+
+
+def tune_parameters(
+    model: PreTrainedModel,
+    parameters: Sequence[torch.nn.Parameter],
+    kind: str,
+    examples: Sequence[Example],
+    epochs: int,
+    learning_rate: float,
+    batch_tokens: int,
+    seed: int,
+    *,
+    narrow: bool,
+) -> Iterator[tuple[int, int]]:
+    """Train some parameters in place; yield (steps done, all steps).
+
+    The loss of an example is the cross-entropy of the right answer among those to choose from. For other kinds it is
+    the mean negative log-likelihood of the right answer's tokens.
+
+    Args:
+        model: A model whose trained parameters are float32.
+        parameters: Those to train.
+        kind: Kind of the task.
+        examples: Examples of the calibration split.
+        epochs: Passes over them.
+        learning_rate: Highest rate.
         batch_tokens: Padded tokens per forward pass; a step may take several.
         seed: Seed of the order of the examples.
         narrow: Whether products are in bfloat16; several times as fast where the processor has it. Parameters,
@@ -104,24 +141,20 @@ def tune(
     max_choices = max(example.choices for example in examples)
     groups = step_groups(examples)
     batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
-    order = step_order(len(groups), settings.epochs, random.Random(seed))
+    order = step_order(len(groups), epochs, random.Random(seed))
 
     def loss(step: int, batch: Batch) -> torch.Tensor:
         group, here = groups[order[step]], batch.to(model.device)
         # The cache of narrow weights would outlive the step that changes them.
         with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow, cache_enabled=False):
-            logits_NV = answer_logits(model, here).float()
+            logits_NV = answer_logits(model, here)
         logp = log_likelihoods(kind, logits_NV, group, here, max_choices)
         losses = right_losses(kind, logp, group, here)
         if kind != "choice":
             losses = token_shares(here, max_choices) * losses
         return losses.sum() / len(group)
 
-    rate = settings.learning_rate * MEASURED_WIDTH / model.config.get_text_config().hidden_size
-    try:
-        yield from descend(trainable(model), [batches[index] for index in order], loss, rate)
-    except ScoringError as error:
-        raise ScoringError(f"tuning: {error}; effort quick does without it") from error
+    yield from descend(parameters, [batches[index] for index in order], loss, learning_rate)
     model.requires_grad_(False)
 
 

@@ -1,16 +1,12 @@
 """Tuning of a rival on the right answers of the calibration split."""
 
-import random
 from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.factors.training import descend, step_groups, step_order
-from ranksieve.workers.forward.batches import Batch, make_batches
-from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import log_likelihoods, right_losses, token_shares
+from ranksieve.workers.factors.tuning import tune_parameters
 from ranksieve.workers.rivals.rival import Setup, scores_of, whole
 
 EPOCHS = 1
@@ -58,23 +54,16 @@ def tune(
     Raises:
         ScoringError: The loss is not finite.
     """
-    kind, examples = setup.task.kind, setup.task.splits["calibration"]
-    max_choices = max(example.choices for example in examples)
-    groups = step_groups(examples)
-    batches = [make_batches(group, max_choices, setup.batch_tokens) for group in groups]
-    order = step_order(len(groups), EPOCHS, random.Random(setup.seed))
-    narrow = setup.dtype == torch.bfloat16
-
-    def loss(step: int, batch: Batch) -> torch.Tensor:
-        group, here = groups[order[step]], batch.to(model.device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=narrow):
-            logits_NV = answer_logits(model, here)
-        logp = log_likelihoods(kind, logits_NV, group, here, max_choices)
-        losses = right_losses(kind, logp, group, here)
-        if kind != "choice":
-            losses = token_shares(here, max_choices) * losses
-        return losses.sum() / len(group)
-
-    for _ in descend(parameters, [batches[index] for index in order], loss, learning_rate):
+    steps = tune_parameters(
+        model,
+        parameters,
+        setup.task.kind,
+        setup.task.splits["calibration"],
+        EPOCHS,
+        learning_rate,
+        setup.batch_tokens,
+        setup.seed,
+        narrow=setup.dtype == torch.bfloat16,
+    )
+    for _ in steps:
         pass
-    model.requires_grad_(requires_grad=False)
