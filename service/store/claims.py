@@ -81,15 +81,9 @@ class Claims:
             SupersededError: The job was claimed again since `epoch`, or deleted.
             ConflictError: The job is not being run.
         """
-        with self._base.database.writing() as session:
-            row = mapping.find_held(session, id, epoch)
-            mapping.check_move(row, JobState.QUEUED)
-            retries.wait_or_crash(session, row, error, self._base.clock(session), retry_s)
-            job = mapping.job_of(row)
-        self._base.notify(id)
-        return job
+        return self._release_to_queue(id, epoch, retries.wait_or_crash, error, retry_s)
 
-    def wait_for_room(self, id: str, error: JobError, *, epoch: int, wait_s: float = retries.RETRY_S) -> Job:
+    def wait_for_room(self, id: str, error: JobError, *, epoch: int, wait_s: float) -> Job:
         """Put a job back into the queue that no node has room for now.
 
         Args:
@@ -102,10 +96,15 @@ class Claims:
             SupersededError: The job was claimed again since `epoch`, or deleted.
             ConflictError: The job is not being run.
         """
+        return self._release_to_queue(id, epoch, retries.wait_for_room, error, wait_s)
+
+    def _release_to_queue(
+        self, id: str, epoch: int, settle: retries.Settle, error: JobError, wait_s: float
+    ) -> Job:
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             mapping.check_move(row, JobState.QUEUED)
-            retries.wait_for_room(session, row, error, self._base.clock(session), wait_s)
+            settle(session, row, error, self._base.clock(session), wait_s)
             job = mapping.job_of(row)
         self._base.notify(id)
         return job

@@ -3,6 +3,7 @@
 Failures count in a row: a saved generation, or the user's `resume`, resets the count. Commits nothing.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -10,6 +11,9 @@ from sqlalchemy.orm import Session
 from ranksieve.service.job.job import JobError, JobState
 from ranksieve.service.store import mapping
 from ranksieve.service.store.schema import JobRow
+
+Settle = Callable[[Session, JobRow, JobError, datetime, float], None]
+"""Decision on an interrupted job: session, its row, the reason, the time now, and the wait in seconds."""
 
 FAULTS = 6
 """Machine failures in a row that crash a job."""
@@ -49,9 +53,7 @@ def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime,
     if row.faults >= FAULTS:
         crash(session, row, error)
         return
-    wait_s = retry_s * 2 ** (row.faults - 1)
-    mapping.move(session, row, JobState.QUEUED, data={"error": error.as_json(), "retry_in_s": wait_s})
-    row.leased_until = now + timedelta(seconds=wait_s)
+    _wait(session, row, error, now, retry_s * 2 ** (row.faults - 1))
 
 
 def wait_for_room(session: Session, row: JobRow, error: JobError, now: datetime, wait_s: float) -> None:
@@ -59,8 +61,11 @@ def wait_for_room(session: Session, row: JobRow, error: JobError, now: datetime,
 
     It does not count as a failure.
     """
-    if mapping.apply_marks(session, row):
-        return
+    if not mapping.apply_marks(session, row):
+        _wait(session, row, error, now, wait_s)
+
+
+def _wait(session: Session, row: JobRow, error: JobError, now: datetime, wait_s: float) -> None:
     mapping.move(session, row, JobState.QUEUED, data={"error": error.as_json(), "retry_in_s": wait_s})
     row.leased_until = now + timedelta(seconds=wait_s)
 

@@ -21,28 +21,30 @@ class Wanted:
     def __init__(self, request: Callable[[Sequence[Bundle]], None]) -> None:
         self._request = request
         self._lock = threading.Lock()
-        self._bundles: dict[str, Bundle] = {}
-        self._asked_s: dict[str, float] = {}
+        self._asked: dict[str, tuple[Bundle, float]] = {}
+        """What each job asked for last, and when, in seconds."""
+        self._requested: list[Bundle] = []
         self._timer: threading.Timer | None = None
 
     def ask(self, job: str, bundle: Bundle) -> None:
         """Ask for a node on which one actor of a job fits."""
         with self._lock:
-            self._asked_s[job] = time.monotonic()
-            self._set({**self._bundles, job: bundle})
+            self._asked[job] = bundle, time.monotonic()
+            self._update()
             if self._timer is None:
                 self._start_timer()
 
     def withdraw(self, job: str) -> None:
         """Ask no longer for a job: it has its node, or has ended."""
         with self._lock:
-            self._asked_s.pop(job, None)
-            self._set({name: bundle for name, bundle in self._bundles.items() if name != job})
+            self._asked.pop(job, None)
+            self._update()
 
-    def _set(self, bundles: dict[str, Bundle]) -> None:
-        if bundles != self._bundles:
-            self._bundles = bundles
-            self._request(list(bundles.values()))
+    def _update(self) -> None:
+        bundles = [bundle for bundle, _ in self._asked.values()]
+        if bundles != self._requested:
+            self._requested = bundles
+            self._request(bundles)
 
     def _start_timer(self) -> None:
         self._timer = threading.Timer(FORGOTTEN_S, self._forget)
@@ -52,8 +54,8 @@ class Wanted:
     def _forget(self) -> None:
         with self._lock:
             since_s = time.monotonic() - FORGOTTEN_S
-            self._asked_s = {job: asked_s for job, asked_s in self._asked_s.items() if asked_s > since_s}
-            self._set({job: self._bundles[job] for job in self._asked_s})
+            self._asked = {job: asked for job, asked in self._asked.items() if asked[1] > since_s}
+            self._update()
             self._timer = None
-            if self._bundles:
+            if self._asked:
                 self._start_timer()

@@ -29,9 +29,10 @@ EXAMPLES = 200
 
 
 class FakeScorer:
-    """Of 200 examples, all right when dense; `lost` are wrong per genome, None fails.
+    """Scorer of 200 examples, all of which the dense model has right.
 
-    `scored` are the genomes of all scorings that succeeded, in their order.
+    `lost`: number that each genome has wrong; None: its scoring fails. `scored`: genomes of the scorings that
+    succeeded, in their order.
     """
 
     space = SPACE

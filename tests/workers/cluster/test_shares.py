@@ -15,15 +15,15 @@ EVERYTHING = float("inf")
 
 
 class Cluster:
-    """A sharing of so many processors, each in a node of its own."""
+    """Cluster whose nodes have one processor each."""
 
     def __init__(self, cpus: int) -> None:
-        self.sharing = self._sharing = Sharing()
+        self.sharing = Sharing()
         self._cpus = cpus
 
     def enter(self, limit: int = 99, priority: int = 0, **options: Any) -> AbstractContextManager[Share]:
         given = {"cancelled": threading.Event(), **options}
-        return self._sharing.enter(
+        return self.sharing.enter(
             "a", [amounts(CPU=1)] * self._cpus, amounts(CPU=1), limit=limit, priority=priority, **given
         )
 
