@@ -75,11 +75,12 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or refuse it where there are too many."""
         super().connection_made(transport)
-        if (host := self._crowded()) is None:
+        if (crowded := self._crowded()) is None:
             self._set_timer()
             return
-        detail = f"too many connections {host}; close some, or try again later (RANKSIEVE_CONNECTIONS)"
-        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_S)})
+        status, where = crowded
+        detail = f"too many connections {where}; close some, or try again later (RANKSIEVE_CONNECTIONS)"
+        self._refuse(status, detail, {"Retry-After": str(RETRY_S)})
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -113,10 +114,13 @@ class Protocol(H11Protocol):
         """Answer and close the connection: the next request's start is unknown."""
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
-    def _crowded(self) -> str | None:
-        """Return where there are too many connections; None: this one is not too many."""
+    def _crowded(self) -> tuple[HTTPStatus, str] | None:
+        """Return the status and place of too many connections; None: this one is not too many.
+
+        An address above its own limit is told that it asks too much, 429; others that the server is full, 503.
+        """
         if len(self.connections) > self.config.connections:
-            return "to this server"
+            return HTTPStatus.SERVICE_UNAVAILABLE, "to this server"
         if self.client is None:
             return None
         host = self.client[0]
@@ -124,7 +128,9 @@ class Protocol(H11Protocol):
             isinstance(one, Protocol) and one.client is not None and one.client[0] == host
             for one in self.connections
         )
-        return f"from {host}" if same > self.config.connections_of(host) else None
+        if same <= self.config.connections_of(host):
+            return None
+        return HTTPStatus.TOO_MANY_REQUESTS, f"from {host}"
 
     def _set_timer(self) -> None:
         """Start a timer for each awaited part of a request.

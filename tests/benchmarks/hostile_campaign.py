@@ -10,8 +10,7 @@ take hours.
 
 Prints a row of a table and a JSON object. Exits with 1 if
 
-- an input got through, was not answered as it should be, or was answered 5xx (429 and 503 with a Retry-After are asked
-  again),
+- an input got through, was not answered as it should be, or was answered 5xx (429 with a Retry-After is asked again),
 - an answer held anything of the honest owner's,
 - a result of the honest job differed from the first, undisturbed one, or a dry run of it failed,
 - the server's own process took 1 GB of memory or more, or its log has a traceback,

@@ -118,9 +118,16 @@ def is_cut_off(sock, *, within_s):
 
 
 @pytest.mark.parametrize(
-    ("connections", "proxies", "most"), [(8, [], 2), (8, ["127.0.0.0/8"], 8), (1, [], 1)]
+    ("connections", "proxies", "most", "status", "code"),
+    [
+        (8, [], 2, 429, "too_many_requests"),
+        (8, ["127.0.0.0/8"], 8, 503, "unavailable"),
+        (1, [], 1, 503, "unavailable"),
+    ],
 )
-def test_connections_beyond_the_most_are_refused(build, tmp_path, serve, connections, proxies, most):
+def test_connections_beyond_the_most_are_refused(
+    build, tmp_path, serve, connections, proxies, most, status, code
+):
     settings = Settings(data_dir=tmp_path / "data", connections=connections)
     address = serve(build(settings), trusted_proxies=proxies)
     url = f"http://127.0.0.1:{address[1]}/healthz"
@@ -129,7 +136,7 @@ def test_connections_beyond_the_most_are_refused(build, tmp_path, serve, connect
         assert [client.get(url).status_code for client in clients] == [200] * most
         refused = stack.enter_context(socket.create_connection(address, timeout=30))
         head, _, body = b"".join(iter(lambda: refused.recv(65536), b"")).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 503 ")
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
         assert {b"retry-after: 5", b"connection: close"} <= {*head.lower().split(b"\r\n")}
-        assert json.loads(body)["code"] == "unavailable"
+        assert json.loads(body)["code"] == code
         assert "too many connections" in json.loads(body)["detail"]

@@ -12,8 +12,8 @@ ANSWER_S = 240.0
 """Seconds without an answer that are taken for a server that hangs."""
 MOST_BYTES = 2**20
 MOST_RETRIES = 30
-EXCUSED = {429, 503}
-"""Statuses by which a server says that it has too much to do, with a Retry-After."""
+EXCUSED = 429
+"""Status by which a server says that one client asks too much, with a Retry-After."""
 PROBLEM = "application/problem+json"
 
 
@@ -29,7 +29,7 @@ class Answer:
     def retry_s(self) -> float | None:
         """Seconds after which the server wants to be asked again."""
         given = self.headers.get("retry-after", "")
-        return float(given) if self.status in EXCUSED and given.isdigit() else None
+        return float(given) if self.status == EXCUSED and given.isdigit() else None
 
     @property
     def job(self) -> str | None:
