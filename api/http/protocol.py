@@ -115,7 +115,7 @@ class Protocol(H11Protocol):
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _crowded(self) -> tuple[HTTPStatus, str] | None:
-        """Return the status and place of too many connections; None: this one is not too many.
+        """Return status and place of too many connections; None: not too many.
 
         An address above its own limit is told that it asks too much, 429; others that the server is full, 503.
         """
