@@ -15,15 +15,6 @@ from ranksieve.workers.factors.decomposition import Method
 EVALUATION_TIMEOUT_S = 1800.0
 """Time after which an actor that has not answered is replaced."""
 
-ROUND_EXAMPLES = 256
-"""Calibration records of a round of reweighing, if the split has enough."""
-
-REWEIGH_PASSES, MOST_ROUNDS = 4, 8
-"""Passes of reweighing over the calibration records, and most rounds of them."""
-
-DESCENT_ROUNDS, STAIRCASE_ROUNDS = 5, 8
-"""Most rounds of descent; the second if they also look for the smallest size."""
-
 MIDWAY_SHARE = 0.3
 """Size that second moments are gathered midway to, if the job names no size.
 
@@ -37,7 +28,7 @@ TRAINED, TRAINED_TO_BE_SMALL = (0.12, 0.6), (0.05, 0.3)
 """Kept shares that training draws; the second for choices, if the smallest model within a drop is wanted."""
 
 TRAIN_RATE, TRAIN_RATE_WRITTEN = 4e-4, 1e-4
-"""Highest learning rates of AdamW for the factors; the second if answers are written.
+"""Highest learning rates of AdamW for the factors; the second for all tasks but choices.
 
 With 20 % kept, models write 0.980 of the dates of `tests/benchmarks/tasks/dates.yaml` with the second, and 0.920
 with the first; untrained ones write 0.967.
@@ -67,14 +58,11 @@ class Policy:
         midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
             model.
         propagated_shares: Sizes of the models in which errors are propagated; None: by the objective.
-        train_epochs: Passes over the calibration records to tune the dense model, and then to train its factors,
-            for tasks with right answers: all but `lm`.
+        train_epochs: Passes over the calibration records to tune the dense model, and then to train its factors.
         train_examples: Most calibration records of one pass.
         tune_rate: Highest learning rate of AdamW for the dense model.
         train_rate: The same for its factors; None: by the kind of the task.
         refit: Share of the dense model's hidden states in the targets of refits; None: no refit.
-        reweigh_rounds: Rounds of reweighing; None: by the number of calibration records.
-        descent_rounds: Rounds of descent; None: by the objective.
         kl_weight: Share of the KL to the dense model in the loss. The rest is the rise of the right answers'
             negative log-likelihood.
         search: Settings of the genetic search.
@@ -90,8 +78,6 @@ class Policy:
     tune_rate: float = 3e-4
     train_rate: float | None = None
     refit: float | None = None
-    reweigh_rounds: int | None = None
-    descent_rounds: int | None = None
     kl_weight: float = 0.5
     search: SearchSettings = field(default_factory=SearchSettings)
 
@@ -99,8 +85,6 @@ class Policy:
 EFFORTS: dict[EffortName, Policy] = {
     "quick": Policy(
         refit=0.5,
-        reweigh_rounds=0,
-        descent_rounds=0,
         propagated_shares=(),
         search=SearchSettings(generations=0),
     ),
@@ -118,47 +102,7 @@ def policy_of(spec: JobSpec) -> Policy:
     search = replace(policy.search, seed=spec.seed, full=spec.sizes.get("search", policy.search.full))
     if spec.search.max_evaluations is not None:
         search = replace(search, max_evaluations=spec.search.max_evaluations)
-    epochs = policy.train_epochs if spec.task.kind != "lm" else 0  # not measured for whole texts
-    return replace(policy, search=search, train_epochs=epochs)
-
-
-def parts_of(calibration: int, size: int) -> int:
-    """Return the number of parts of one size that rounds divide the examples into.
-
-    A remainder belongs to no part.
-    """
-    return max(1, calibration // size)
-
-
-def usual_rounds(calibration: int) -> int:
-    """Return the rounds of reweighing for a number of calibration examples."""
-    return min(MOST_ROUNDS, REWEIGH_PASSES * parts_of(calibration, ROUND_EXAMPLES))
-
-
-def reweigh_rounds(spec: JobSpec) -> int:
-    """Return the number of rounds of reweighing.
-
-    Only the energies of method `task` are in units of the loss. Training replaces reweighing.
-    """
-    policy = policy_of(spec)
-    if policy.reweigh_rounds is not None:
-        return policy.reweigh_rounds
-    if policy.train_epochs:
-        return 0
-    return usual_rounds(spec.sizes["calibration"]) if policy.method == "task" else 0
-
-
-def descent_rounds(spec: JobSpec) -> int:
-    """Return the most rounds of descent.
-
-    Training replaces descent.
-    """
-    policy = policy_of(spec)
-    if policy.descent_rounds is not None:
-        return policy.descent_rounds
-    if policy.train_epochs:
-        return 0
-    return STAIRCASE_ROUNDS if isinstance(spec.objective, MaxDrop) else DESCENT_ROUNDS
+    return replace(policy, search=search)
 
 
 def midway_share(spec: JobSpec) -> float | None:
@@ -177,13 +121,13 @@ def midway_share(spec: JobSpec) -> float | None:
 def tuned_depth(spec: JobSpec) -> float | None:
     """Return the share of the blocks that stay in the tuned model.
 
-    For written answers all of them stay. None: the model is not tuned, because the job does not train, or because it
-    has choices and names matrices or wants most of the blocks.
+    For written answers all of them stay. None: the model is not tuned, because the job does not train, because its task
+    is whole texts, or because it has choices and names matrices or wants most of the blocks.
     """
     policy, search = policy_of(spec), spec.search
-    if not policy.train_epochs or policy.method != "task":
+    if not policy.train_epochs or policy.method != "task" or spec.task.kind == "lm":
         return None
-    if spec.task.kind != "choice":
+    if spec.task.kind == "generate":
         return 1.0
     if search.constraints or search.seeds:
         return None

@@ -53,7 +53,7 @@ def test_job_file_of_a_benchmark_is_valid(file: Path) -> None:
         ),
         (
             "search_table.py --synthetic --layers 1 --seeds 0 --shares .3 --drops 5 --budget 3 --methods lagrangian "
-            "ranksieve-plain evopress cma-es paper --paper-population 3",
+            "ranksieve evopress cma-es paper --paper-population 3",
             "| `paper` |",
         ),
     ],

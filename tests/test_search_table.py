@@ -69,7 +69,7 @@ def test_stored_rows_are_printed_without_a_run(
 ) -> None:
     def stored(seed: int, budget: int, loss: float) -> dict[str, Any]:
         row = {"method": "lagrangian", "objective": "share", "amount": 0.3, "seed": seed, "budget": budget}
-        row |= {"examples": 8, "kl_weight": 0.5, "evaluations": 1.0, "evaluations_before": 0.0}
+        row |= {"examples": 8, "kl_weight": 0.5, "evaluations": 1.0}
         row |= dict.fromkeys(("search_loss", "search_kl", "confirm_loss", "confirm_kl"), loss)
         return {**row, "gain": [0.0] * 3, "drop": [0.0] * 3, "trace": [], "tokens": 1}
 
@@ -90,14 +90,11 @@ def test_times_fewer_compares_with_where_the_papers_search_got_its_last_improvem
     table: ModuleType,
 ) -> None:
     papers = {0: {"trace": [(100, 0.5), (4000, 0.3)]}, 1: {"trace": [(2000, 0.4)]}}
-    spent = {"tokens": 400, "evaluations": 40.0, "evaluations_before": 0.0}
     rows = [
-        {**spent, "seed": 0, "trace": [(100, 0.35), (200, 0.3)]},
-        {**spent, "seed": 1, "trace": [(100, 0.2)]},
+        {"seed": 0, "trace": [(100, 0.35), (200, 0.3)]},
+        {"seed": 1, "trace": [(100, 0.2)]},
     ]
     assert list(table._reached(rows, papers)) == ["150", "20.0"]
-    rows[1]["evaluations_before"] = 30.0
-    assert list(table._reached(rows, papers)) == ["300", "12.5"]
     rows[1]["trace"] = [(100, 0.5)]
     assert list(table._reached(rows, papers)) == ["never", ""]
     assert list(table._reached(rows, {})) == ["", ""]
@@ -151,7 +148,7 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
         "--budget",
         "2",
         "--budget-of",
-        "ranksieve-plain:4",
+        "ranksieve:4",
         "--methods",
     ]
     file = tmp_path / "rows.json"
@@ -161,19 +158,19 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     monkeypatch.setattr(
         table, "_row", lambda arguments, arena, key: {**measured(arguments, arena, key), "second": True}
     )
-    rows = run(file, *options, "lagrangian", "ranksieve-plain")
+    rows = run(file, *options, "lagrangian", "ranksieve")
     assert [(row["method"], row["objective"], row.get("second")) for row in rows] == [
         ("lagrangian", "share", None),
         ("lagrangian", "drop", None),
-        ("ranksieve-plain", "share", True),
-        ("ranksieve-plain", "drop", True),
+        ("ranksieve", "share", True),
+        ("ranksieve", "drop", True),
     ]
     alone, searched = rows[0], rows[2]
     assert alone["gain"] == [0.0, 0.0, 0.0]
     assert 4 <= searched["evaluations"] < 5
     assert searched["search_loss"] <= alone["search_loss"]
     assert max(alone["kept"], searched["kept"]) <= 0.3
-    assert "| `ranksieve-plain` | 4 | 0 |" in capsys.readouterr().out
+    assert "| `ranksieve` | 4 |" in capsys.readouterr().out
     with pytest.raises(
         SystemExit, match="its row of lagrangian has another screen, layers; give another file"
     ):

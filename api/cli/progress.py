@@ -33,8 +33,6 @@ _PHASES = {
     "refinement": "train factors",
     "latency": "measure latencies",
     "dense": "score dense model",
-    "reweigh": "reweigh matrices",
-    "descend": "descend along slopes",
     "search": "search",
     "refit": "refit finalists",
     "confirm": "confirm finalists",
@@ -154,15 +152,6 @@ class Narrator:
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
             case "factors.propagated":
                 return _propagated(data)
-            case "matrices.reweighed":
-                return (
-                    f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {data['round']}"
-                )
-            case "genome.descended":
-                return (
-                    f"{data['steps']} ranks moved along the slopes of the loss, round {data['round']} at "
-                    f"{data['kept_share']:.1%}: {data['expected_nats']:+.4f} nats expected"
-                )
             case "finalist.refit":
                 return _refit(data)
             case "finalist.confirmed":

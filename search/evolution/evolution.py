@@ -32,7 +32,6 @@ from ranksieve.search.space.objectives import Objective, Pareto
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.sizes import Sizes
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Starts
 
 
 class Evolution:
@@ -47,7 +46,6 @@ class Evolution:
         objective: Objective of the search.
         settings: Settings of the search.
         seeds: Additional genomes given by the user to start from.
-        starts: Genomes to start from instead of the Lagrangian ones; seeds of other sizes are made from the nearest.
         memo: Known outcomes, which are not asked for again; with a state, all outcomes of the records up to it.
         state: State that an earlier search returned, also after a round trip through JSON.
 
@@ -64,7 +62,6 @@ class Evolution:
         settings: SearchSettings,
         *,
         seeds: Sequence[Genome] = (),
-        starts: Starts | None = None,
         memo: Iterable[Outcome] = (),
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -73,7 +70,7 @@ class Evolution:
         self._fingerprint, self._costs = fingerprint(space, objective, settings), prices(space)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
-        self._proposer, self._progress = self._parts(objective, seeds, starts or {})
+        self._proposer, self._progress = self._parts(objective, seeds)
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
@@ -81,16 +78,13 @@ class Evolution:
             self._restore(state)
         self._breed()
 
-    def _parts(
-        self, objective: Objective, seeds: Sequence[Genome], starts: Starts
-    ) -> tuple[Proposer, SearchProgress]:
+    def _parts(self, objective: Objective, seeds: Sequence[Genome]) -> tuple[Proposer, SearchProgress]:
         """Return the source of candidates and the state that takes in their outcomes."""
         proposer = Proposer(
             prices=self._prices,
             schedule=self._schedule,
             settings=self._settings,
             given=seeds,
-            starts=starts,
         )
         if isinstance(objective, Pareto):
             sizes = Sizes(self._space, objective)

@@ -28,7 +28,6 @@ import numpy as np
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.schedules import SEED_SHARES, Accepted
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import on_the_way
 
 WIDEST, WIDEST_PART, FAR_PART = 0.01, 0.1, 0.3
 """Largest distance of an accepted finalist from the next smaller, as a share of the largest genome.
@@ -205,9 +204,7 @@ def _stepwise(
 ) -> list[Genome]:
     """Return the smallest known genome and larger ones in steps, largest first.
 
-    Others fill the gaps between known genomes that are far apart. The first guess may be a much smaller genome that
-    is thought to be as good. In case that is wrong, a genome on the way from one known genome to the other fills the
-    gap.
+    Others fill the gaps between known genomes that are far apart.
     """
     shares: list[float] = []
     scale, smallest = space.largest_share, min(known, default=0.0)
@@ -219,8 +216,6 @@ def _stepwise(
         parts = math.ceil((above - below) / _widest(above, smallest, scale) - TOLERANCE)
         for wanted in map(float, np.linspace(below, above, parts + 1)[1:-1]):
             between = genome_at(wanted)
-            if space.kept_share(between) < wanted - (above - below) / parts / 2:
-                between = on_the_way(space, known[below], known[above], wanted)
             if space.kept_share(genomes[-1]) < space.kept_share(between) < above:
                 genomes.append(between)
         genomes.append(known[above])

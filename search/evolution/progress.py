@@ -1,6 +1,7 @@
 """Progress of a search: population, target size and best model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ranksieve.search.errors import ConflictError, ScoringError
@@ -14,6 +15,7 @@ from ranksieve.search.evolution.racing import Order, by_loss
 from ranksieve.search.evolution.record import GenerationRecord
 from ranksieve.search.evolution.schedules import Ratchet, Schedule, seed_shares
 from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import fitted
 
 BEST_FINALISTS = 3
 """Best genomes that are finalists of a search at one size, besides its start."""
@@ -65,8 +67,9 @@ class SearchProgress:
     def finalists(self) -> list[Finalist]:
         """Return genomes worth confirming; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
-            accepted, seeds = self.schedule.accepted, self._proposer
-            return drop_finalists(self._space, seeds.seed, seeds.beside, accepted, self.front())
+            seeds = self._proposer
+            brought = partial(fitted, seeds.prices)
+            return drop_finalists(self._space, seeds.seed, brought, self.schedule.accepted, self.front())
         # The best of many on few examples is flattered by chance. The start is not, and may be better.
         origin = self._memo.get(self._proposer.origin, self._full)
         last = [] if origin is None or origin.failure is not None else [origin.genome]
@@ -130,7 +133,7 @@ class SearchProgress:
         """
         by_genome = {outcome.genome: outcome for outcome in finishers}
         seeds = list(dict.fromkeys(map(self._proposer.seed, seed_shares(self._space))))
-        seeds.sort(key=self._space.kept_share, reverse=True)  # a start may keep much less than its size
+        seeds.sort(key=self._space.kept_share, reverse=True)  # what fills a budget may differ
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
         for genome in sorted(self._proposer.given, key=self._space.params, reverse=True):
             if (outcome := by_genome.get(genome)) is not None:

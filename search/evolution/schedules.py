@@ -26,9 +26,6 @@ SAFE_SHARE = 0.85
 It is a share of the way from the smallest genome to the largest.
 """
 
-MOST_LOOKS = len(SEED_SHARES).bit_length()
-"""Largest number of seeds that `smallest_seed_share` asks about."""
-
 FIRST_STEP, SMALLEST_STEP = 0.04, 0.005
 """First and smallest step of the target, as shares of the largest genome."""
 

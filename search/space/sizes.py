@@ -4,7 +4,6 @@ Models of the same size compete. If every size were allowed, hardly any model wo
 best of its own size. In steps, the best of each size stays, and progress at one size is carried to the next.
 """
 
-import math
 from bisect import bisect_left
 
 import numpy as np
@@ -27,11 +26,6 @@ class Sizes:
         self.shares = [float(share) for share in np.linspace(smallest, objective.largest, objective.sizes)]
         """Largest share of the dense cost, by index of the size."""
         self._budgets = [space.budget(share) for share in self.shares]
-
-    @property
-    def middle(self) -> float:
-        """Geometric mean of the smallest and the largest size."""
-        return math.sqrt(self.shares[0] * self.shares[-1])
 
     def budget(self, place: int) -> int:
         """Return the largest cost of a genome of this size."""

@@ -1,4 +1,4 @@
-"""Genomes that a search starts from, and the rounds that correct them before it.
+"""Genomes that a search starts from.
 
-Computes with energies and with slopes of the loss that were measured elsewhere. Scores nothing and breeds nothing.
+Computes with energies. Scores nothing and breeds nothing.
 """

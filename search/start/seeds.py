@@ -3,9 +3,7 @@
 Shape letters: G genes, L levels.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
@@ -15,31 +13,7 @@ from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.repair import fill, repair
 from ranksieve.search.space.space import Genome, SearchSpace
 
-Family = Callable[[float], Genome]
-"""Genomes of every size, by the largest share of the dense cost they may take."""
-
-Starts = Mapping[float, Genome]
-"""Genomes to start from, by the largest share of the dense cost they may take.
-
-If empty, the search starts from Lagrangian genomes.
-"""
-
 BISECTIONS = 60
-WAY_STEPS = 100
-GOLDEN = (math.sqrt(5) - 1) / 2
-
-HARDLY = 0.005
-"""Share of the dense cost below which a smaller genome is not enlarged.
-
-Enlarging by predicted energies would not help.
-"""
-
-ABOVE = 0.05
-"""Share of the dense cost up to which the largest start stays as it is.
-
-The share applies to genomes given by the user, too. A genome of 0.27 that lost 0.0337 nats lost 0.0466 when it was
-enlarged to 0.29.
-"""
 
 
 def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
@@ -144,55 +118,6 @@ def fitted(prices: Prices, genome: Genome, share: float) -> Genome:
         A genome of at most `share`, or the smallest one.
     """
     return repair(prices, genome, prices.space.budget(share), Random(0), jitter=0.0)
-
-
-def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float) -> Genome:
-    """Return a genome on the way from a smaller one to a larger one.
-
-    Every level goes the same part of its own way, up to rounding. Levels often differ by one only. So each gene
-    rounds at a point of its own, evenly spread over the genes (multiples of the golden ratio), and a part of the way
-    is that part of all such steps.
-
-    Args:
-        space: The search space.
-        smaller: Genome of at most `share`.
-        larger: Genome of more than `share`.
-        share: Largest share of the parameters to keep.
-
-    Returns:
-        The largest genome of at most `share` among the steps of the way.
-    """
-    from_G, to_G = np.array(smaller), np.array(larger)
-    early_G = np.arange(len(smaller)) * GOLDEN % 1
-    parts = np.linspace(0, 1, WAY_STEPS + 1)
-    steps = [from_G + np.floor(part * (to_G - from_G) + early_G) for part in parts]
-    genomes = [tuple(int(level) for level in step_G) for step_G in steps]
-    fitting = [genome for genome in genomes if space.kept_share(genome) <= share]
-    return max(fitting, key=space.kept_share, default=smaller)
-
-
-def family(prices: Prices, starts: Starts) -> Family:
-    """Return the first guesses at all sizes.
-
-    Args:
-        prices: Predicted losses.
-        starts: Better guesses than the energies give, if any.
-
-    Returns:
-        A function of the size. It returns a start of that size or of a hardly smaller one unchanged, and so the
-        largest start for sizes not far above it. For other sizes it brings the nearest start to the size. Without
-        starts it returns the Lagrangian genome.
-    """
-    if not starts:
-        return partial(cheapest, prices)
-
-    def brought(share: float) -> Genome:
-        below = max((size for size in starts if size <= share), default=-math.inf)
-        if share - below < (ABOVE if below == max(starts) else HARDLY):
-            return starts[below]
-        return fitted(prices, starts[min(starts, key=lambda size: abs(size - share))], share)
-
-    return brought
 
 
 def levels_at(space: SearchSpace, density: float) -> NDArray[np.int64]:

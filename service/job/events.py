@@ -35,14 +35,6 @@ class EventType(StrEnum):
     these; null: not possible, with the reason); standard_error (of their difference); kept; answer_bias (whether the
     output head has a bias with the new factors)
     """
-    MATRICES_REWEIGHED = "matrices.reweighed"
-    """round, kept_share (of the measured genome), drop_points and drop_bound (its loss on the round's records; null:
-    not measurable); least, median and most (factors on the energies of matrices after the round)
-    """
-    GENOME_DESCENDED = "genome.descended"
-    """round, kept_share (of the resulting genome), steps (genes changed), expected_nats (change of the loss per
-    record); drop_points and drop_bound of the genome at the start, as above
-    """
     LATENCY_MEASURED = "latency.measured"
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""

@@ -10,23 +10,18 @@ from typing import Any
 
 from ranksieve.search.evolution.finalists import MOST_FINALISTS
 from ranksieve.search.evolution.progress import BEST_FINALISTS
-from ranksieve.search.evolution.schedules import MOST_LOOKS
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
-from ranksieve.service.pipeline.rounds.records import DESCENT_EXAMPLES
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.policy import (
     FRONT,
-    ROUND_EXAMPLES,
-    descent_rounds,
     midway_share,
     policy_of,
     propagated_shares,
     propagates,
-    reweigh_rounds,
     tuned_depth,
 )
 from ranksieve.service.server.settings import Settings
@@ -121,9 +116,8 @@ def _loads(
 
     `first` gives the load of the first examples of a split, or of all. `by_block`: as for `plans.gram_examples`.
     """
-    refit, rounds, descents = policy_of(spec).refit, reweigh_rounds(spec), descent_rounds(spec)
+    refit = policy_of(spec).refit
     gathered = plans.gram_examples(spec, by_block=by_block)
-    looks = MOST_LOOKS if isinstance(spec.objective, MaxDrop) and (rounds or descents) else 0
     once, timed = (first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind]))
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
@@ -131,9 +125,6 @@ def _loads(
         "way": first("calibration", examples_of_the_way(gathered)),
         "propagation": first("calibration", MOST_EXAMPLES) if propagates(spec) else Load(),
         "refinement": first("calibration", policy_of(spec).train_examples),
-        "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
-        "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
-        "looks": first("search", None).times(looks),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": once + timed.times(2 * SPEED_ROUNDS),  # both models are timed
     }

@@ -1,7 +1,7 @@
 """Fingerprints of records, weights, factors and matrices of a job.
 
-A job that is resumed, or exported from, must still have those that it began with. Its weights, genomes and scorings
-do not apply to others.
+A job that is resumed, or exported from, must still have those that it began with. Its genomes and scorings do not
+apply to others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from ranksieve.search.errors import InputError, NotFoundError, UnresumableError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline.rounds import descent, reweighing
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.types.plan import EncodedTask
@@ -139,8 +138,7 @@ def announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None:
 def announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
     """Record the model of a job; on resuming, check that it is the same.
 
-    Once a generation is saved, the factors must be the same, too. Before that the job begins anew: rounds that other
-    factors led to are deleted.
+    Once a generation is saved, the factors must be the same, too.
 
     Args:
         log: Log of the job.
@@ -151,9 +149,6 @@ def announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
         require_same_model(before, prepared, log.job.id)
         if log.search_state() is not None:
             require_same_factors(before, prepared, log.job.id)
-        elif before["factors"] != prepared.factors.name:
-            for name in (reweighing.FILE, descent.FILE):
-                (log.directory / name).unlink(missing_ok=True)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),

@@ -1,7 +1,5 @@
 """Measures of scores: the metric, the loss, and the drop against the dense model."""
 
-import numpy as np
-
 from ranksieve.search.statistics.intervals import (
     RESAMPLES,
     DropInterval,
@@ -12,7 +10,7 @@ from ranksieve.search.statistics.intervals import (
 from ranksieve.search.statistics.pvalues import risk_of_drop, risk_of_rise
 from ranksieve.workers.types.metrics import METRIC_NAMES, drop_points
 from ranksieve.workers.types.plan import EncodedTask
-from ranksieve.workers.types.scores import Floats, LossSlopes, Scores, first, metric_of
+from ranksieve.workers.types.scores import Floats, Scores, first, metric_of
 
 SEARCH_RESAMPLES = 1000
 """Resamples of a bootstrap that every candidate gets."""
@@ -68,17 +66,25 @@ class Measures:
         """Return the drop of a candidate with bounds as the confirm split would give them.
 
         It is measured on the first examples of the search split. The aim is a model that passes the confirm split.
-        The few examples of the search split often bound no model tightly enough, however good.
+        The few examples of the search split often bound no model tightly enough, however good. One example of the
+        confirm split counts as lost, see `risk_of_drop`.
         """
         drop = self.drop(scores, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
-        return self._as_confirmed(drop, len(scores.quality))
+        confirm = len(self.task.splits["confirm"])
+        foreseen = drop.with_examples(confirm / len(scores.quality))
+        return foreseen if self.task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def drop(
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
         """Return the drop of a candidate on the first examples of a split, in points."""
         dense = self._dense_like(scores, split)
-        return self._drop(dense.quality, scores.quality, dense.answer_tokens, confidence, seed, resamples)
+        if self.task.kind == "lm":
+            nlls = -dense.quality, -scores.quality
+            tokens_E = dense.answer_tokens
+            return perplexity_rise(*nlls, tokens_E, confidence=confidence, seed=seed, resamples=resamples)
+        qualities = dense.quality, scores.quality
+        return paired_drop(*qualities, confidence=confidence, seed=seed, resamples=resamples)
 
     def drop_points(self, scores: Scores, split: str) -> float:
         """Return the drop of the metric on the first examples of a split, in points."""
@@ -90,41 +96,6 @@ class Measures:
         if self.task.kind == "lm":
             return risk_of_rise(-dense.quality, -scores.quality, dense.answer_tokens, points, seed=seed)
         return risk_of_drop(dense.quality, scores.quality, points, seed=seed)
-
-    def drop_of(self, slopes: LossSlopes, examples: range, confidence: float) -> DropInterval:
-        """Return the drop of a genome on the calibration examples of its slopes.
-
-        Not for `generate`. Bounds are as the confirm split would give them, see `foreseen`.
-        """
-        chosen = self.task.splits["calibration"][examples.start : examples.stop]
-        tokens_E = np.array([example.answer_tokens for example in chosen], dtype=np.float64)
-        qualities = slopes.dense_quality, slopes.quality
-        drop = self._drop(*qualities, tokens_E, confidence, seed=0, resamples=SEARCH_RESAMPLES)
-        return self._as_confirmed(drop, len(chosen))
-
-    def _drop(
-        self,
-        dense_E: Floats,
-        candidate_E: Floats,
-        tokens_E: Floats,
-        confidence: float,
-        seed: int,
-        resamples: int,
-    ) -> DropInterval:
-        """Return the drop from the `quality` and answer tokens of each example."""
-        if self.task.kind == "lm":
-            nlls = -dense_E, -candidate_E
-            return perplexity_rise(*nlls, tokens_E, confidence=confidence, seed=seed, resamples=resamples)
-        return paired_drop(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
-
-    def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
-        """Return a drop with bounds as of the confirm split.
-
-        One of its examples counts as lost, see `risk_of_drop`.
-        """
-        confirm = len(self.task.splits["confirm"])
-        foreseen = drop.with_examples(confirm / examples)
-        return foreseen if self.task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def _dense_like(self, scores: Scores, split: str) -> Scores:
         """Return the dense model's scores on the same first examples of the split."""

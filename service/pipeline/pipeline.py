@@ -1,10 +1,10 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → (tuned) → factors → (latency) → prepared → genomes to start from → search ⇄ scoring → confirmation
-    → test → export → verified → result
+    spec → checked → (tuned) → factors → (latency) → prepared → search ⇄ scoring → confirmation → test → export
+    → verified → result
 
 Every step returns what a later one needs. A job that is stopped anywhere and run again ends with the same result:
-factors are cached by content, rounds and generations are saved as they end, and the rest is repeated.
+factors are cached by content, generations are saved as they end, and the rest is repeated.
 """
 
 from typing import Any
@@ -18,8 +18,6 @@ from ranksieve.service.pipeline.fingerprints import (
     require_same_matrices,
 )
 from ranksieve.service.pipeline.refitting import Finalists
-from ranksieve.service.pipeline.rounds.descent import descended
-from ranksieve.service.pipeline.rounds.reweighing import reweighed
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.searching import search
@@ -77,12 +75,8 @@ class Pipeline:
         with steps.scorer(checked.task, prepared, plan.space) as scorer:
             with clock.phase("dense"):
                 announce_dense(scorer, ("search", "confirm"), log)
-            with clock.phase("reweigh"):
-                plan, energies, size = reweighed(spec, plan, prepared.energies, scorer, log)
-            with clock.phase("descend"):
-                plan = descended(spec, plan, energies, size, scorer, log)
             with clock.phase("search"):
-                evolution = search(plan, energies, TrialScorer(scorer), confidence_of(spec), log)
+                evolution = search(plan, prepared.energies, TrialScorer(scorer), confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()

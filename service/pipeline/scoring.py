@@ -23,15 +23,12 @@ from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
     Floats,
-    LossSlopes,
     RefitRequest,
     Request,
     ScoreRequest,
     Scores,
-    SlopesRequest,
     join_beliefs,
     join_scores,
-    join_slopes,
 )
 
 CHUNK = 256
@@ -46,18 +43,6 @@ REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
 """Time limit of a refit, in scorings of a chunk.
 
 A refit costs about five forward passes over its examples.
-"""
-
-SLOPES_CHUNK = 64
-"""Examples of a request for slopes.
-
-The number is small, so that all actors have work, and fixed, so that sums do not depend on their number.
-"""
-
-SLOPES_TIMEOUTS = 4
-"""Time limit of slopes, in scorings of a chunk.
-
-They take a dense pass, one of the candidate, and its backward pass.
 """
 
 Report = Callable[[int, int], None]
@@ -171,32 +156,6 @@ class TaskScorer(Measures):
         ]
         results = self._run("refit", requests, report, REFIT_TIMEOUTS)
         return [result if isinstance(result, Failure) else None for result in results]
-
-    def measure_slopes(self, genome: Genome, examples: range, window: int) -> LossSlopes | Failure:
-        """Measure the slopes of a genome's loss on each of some calibration examples.
-
-        Slopes are towards its next components.
-
-        Args:
-            genome: Any genome.
-            examples: Range of calibration examples.
-            window: Components on either side of each rank.
-        """
-        requests = [
-            SlopesRequest(
-                ranks=self.space.ranks(genome),
-                start=start,
-                stop=min(start + SLOPES_CHUNK, examples.stop),
-                kl_weight=self._kl_weight,
-                window=window,
-            )
-            for start in range(examples.start, examples.stop, SLOPES_CHUNK)
-        ]
-        parts = self.runner.run("measure_slopes", requests, timeouts=SLOPES_TIMEOUTS)
-        failures = [part for part in parts if isinstance(part, Failure)]
-        if failures:
-            return failures[0]
-        return join_slopes([part for part in parts if isinstance(part, LossSlopes)])
 
     def score_candidates(
         self,

@@ -7,7 +7,7 @@ whether a model can be as fast as required is not known before its matrices are 
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from ranksieve.search.space.objectives import (
 )
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Starts, from_densities, lagrangian
+from ranksieve.search.start.seeds import from_densities, lagrangian
 from ranksieve.service import spec as job
 from ranksieve.service.pipeline.plans import Roots, resolve_path
-from ranksieve.service.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
+from ranksieve.service.policy import FRONT, policy_of
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
@@ -45,15 +45,13 @@ MOST_SEED_BYTES = 2**24
 class SearchPlan:
     """Input of the search.
 
-    `seeds`: genomes of the user. `starts`: start genomes that differ from the Lagrangian ones. `latency`: the table
-    that budgets in time refer to.
+    `seeds`: genomes of the user. `latency`: the table that budgets in time refer to.
     """
 
     space: SearchSpace
     objective: Objective
     settings: SearchSettings
     seeds: tuple[Genome, ...] = ()
-    starts: Starts = field(default_factory=dict)
     latency: Latency | None = None
 
     def share(self, energies: Energies) -> float | None:
@@ -194,12 +192,9 @@ def _seeds(spec: JobSpec, space: SearchSpace, roots: Roots) -> list[Genome]:
 
 def own_seeds(spec: JobSpec) -> int:
     """Return the most genomes that a search starts from, without those of the user."""
-    reweighed = bool(reweigh_rounds(spec))
     if isinstance(spec.objective, job.Pareto):
-        return int(FRONT["sizes"]) + reweighed
-    if isinstance(spec.objective, job.MaxDrop):
-        return len(SEED_SHARES) + reweighed
-    return TARGET_SEEDS + bool(descent_rounds(spec)) + reweighed
+        return int(FRONT["sizes"])
+    return len(SEED_SHARES) if isinstance(spec.objective, job.MaxDrop) else TARGET_SEEDS
 
 
 def require_scorings(spec: JobSpec) -> None:

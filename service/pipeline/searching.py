@@ -104,7 +104,6 @@ def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolu
         plan.objective,
         plan.settings,
         seeds=plan.seeds,
-        starts=plan.starts,
         memo=[] if state is None else map(Outcome.from_json, log.memo()),
         state=state,
     )

@@ -69,8 +69,8 @@ class JobSpec(Strict):
     objective: Objective = Field(default_factory=MaxDrop)
     effort: EffortName = Field(
         "normal",
-        description="Time against size. `quick`: no training and no search. `normal`: one pass of training, for "
-        "all kinds but `lm`, and a short search. `thorough`: more of both.",
+        description="Time against size. `quick`: no training and no search. `normal`: one pass of training "
+        "and a short search. `thorough`: more of both.",
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="Seed of all randomness: splits, calibration and search."

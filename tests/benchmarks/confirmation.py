@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from in_process import InProcess
 from numpy.typing import NDArray
-from real_model import RealModel, descents_for, load, parser, preparation_plan, reweighed_for
+from real_model import RealModel, load, parser, preparation_plan
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
@@ -31,7 +31,6 @@ from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import RESAMPLES
 from ranksieve.search.statistics.pvalues import risk_of_drop
-from ranksieve.service.pipeline.rounds.descent import starts_of
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Scores
@@ -72,12 +71,8 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
     objective = MaxDrop(points=arguments.points)
 
-    energies, begin = reweighed_for(model, scorer, objective, arguments.confidence)
-    rounds = descents_for(model, scorer, energies, begin, objective, arguments.confidence)
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
-    problem = Problem(
-        space=space, energies=energies, objective=objective, settings=settings, starts=starts_of(rounds)
-    )
+    problem = Problem(space=space, energies=model.prepared.energies, objective=objective, settings=settings)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)
     outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]

@@ -9,9 +9,8 @@ allocation and size it is scored on the first test examples; with `--split confi
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
-`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`rounds.reweighing`),
-`descended` where descent leads from there (`rounds.descent`; both for `task`), `per-type` one density per matrix type
-in all layers, `uniform` one density for all (`search.seeds`).
+`--allocations`: `lagrangian` ranks per matrix, `per-type` one density per matrix type in all layers, `uniform` one
+density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """
@@ -27,15 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 from baselines.per_type import per_type
-from in_process import InProcess
-from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
+from real_model import RealModel, load, propagated_in, task_parser
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, uniform
-from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES, TaskScorer
+from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.policy import MIDWAY_SHARE
 from ranksieve.workers.factors.refit import refit, using_fitted
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
@@ -44,7 +42,7 @@ Row = dict[str, Any]
 VARIANT = ("midway", "propagated", "refit", "gram_examples", "calibration", "split")
 KEY = ("method", *VARIANT, "allocation", "share", "seed")
 BATCH_TOKENS = 1024
-ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
+ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
 
 def main() -> None:
@@ -155,12 +153,6 @@ def _genome(allocation: str, model: RealModel, share: float) -> Genome:
     space, energies = model.space, model.prepared.energies
     if allocation == "uniform":
         return uniform(space, share)
-    if allocation in ("reweighed", "descended"):
-        scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
-        energies = reweighed(model, scorer, share)
-        if allocation == "descended":
-            return descended(model, scorer, energies, share)
-        return lagrangian(space, energies, share)
     return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 
 

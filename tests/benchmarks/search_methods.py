@@ -11,6 +11,7 @@ from baselines.bisection import bisection
 from baselines.evopress import evopress, evopress_stages
 from baselines.paper_ga import PaperSettings, paper_ga
 from baselines.random_search import random_search
+from baselines.sizes import Family
 
 from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
@@ -19,7 +20,7 @@ from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.search.start.seeds import Family, Starts, family, uniform
+from ranksieve.search.start.seeds import cheapest, uniform
 from ranksieve.workers.factors.decomposition import Method
 
 FOREVER = 10**9
@@ -38,14 +39,13 @@ class Search(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What a search is given: the space and its predictions, what is wanted, what it may look at, where it begins."""
+    """What a search is given: the space and its predictions, what is wanted, what it may look at."""
 
     space: SearchSpace
     energies: Energies
     objective: Objective
     settings: SearchSettings
     paper: PaperSettings = field(default_factory=PaperSettings)
-    starts: Starts = field(default_factory=dict)
 
     @property
     def rng(self) -> Random:
@@ -75,15 +75,15 @@ class Problem:
 
     @property
     def seeds(self) -> Family:
-        """What it begins with, brought to every size; else the Lagrangian genomes."""
-        return family(Prices(self.space, self.energies), self.starts)
+        """The Lagrangian genomes."""
+        return partial(cheapest, Prices(self.space, self.energies))
 
 
 def _ranksieve(problem: Problem) -> Evolution:
     settings = replace(
         problem.settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience
     )
-    return Evolution(problem.space, problem.energies, problem.objective, settings, starts=problem.starts)
+    return Evolution(problem.space, problem.energies, problem.objective, settings)
 
 
 def _no_search(family: Callable[[Problem], Family]) -> Callable[[Problem], Strategy]:
@@ -113,28 +113,19 @@ def _cma_es(p: Problem) -> Strategy:
 
 
 STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
-    **dict.fromkeys(("lagrangian", "reweighed", "descended"), _no_search(lambda p: p.seeds)),
+    "lagrangian": _no_search(lambda p: p.seeds),
     "uniform": _no_search(lambda p: p.uniform),
     "random": _random,
     "evopress": _evopress(lambda p: p.uniform),
-    **dict.fromkeys(
-        ("evopress-seeded", "evopress-reweighed", "evopress-descended"), _evopress(lambda p: p.seeds)
-    ),
+    "evopress-seeded": _evopress(lambda p: p.seeds),
     "cma-es": _cma_es,
     "paper": _paper,
     "paper-output": _paper,
 }
-OURS = ("ranksieve", "ranksieve-reweighed", "ranksieve-plain")
-DESCENDED = ("ranksieve", "descended", "evopress-descended")
-"""Those that begin with the genome that descent leads to."""
-
-REWEIGHED = (*DESCENDED, "ranksieve-reweighed", "reweighed", "evopress-reweighed")
-"""Those that start from reweighed energies."""
-
 UNIFORM = ("uniform", "random", "evopress", "paper", "paper-output")
 """Those that know no other seeds than uniform genomes."""
 
-NAMES = (*OURS, *STRATEGIES)
+NAMES = ("ranksieve", *STRATEGIES)
 
 
 def projection_of(name: str) -> Method:
@@ -144,6 +135,6 @@ def projection_of(name: str) -> Method:
 
 def search_of(name: str, problem: Problem) -> Search:
     """A search at its beginning."""
-    if name in OURS:
+    if name == "ranksieve":
         return _ranksieve(problem)
     return BatchSearch(STRATEGIES[name](problem))

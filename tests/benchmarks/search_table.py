@@ -11,12 +11,10 @@ row is kept in FILE as soon as it is there, and what FILE holds is not run again
     search_table.py --job JOB.yaml --root DIR           a task of your own
     search_table.py --synthetic --budget 30             a task without a model, in seconds
 
-`ranksieve` is our search, of default settings but for what the options change, from reweighed energies and the genome
-that descent leads to, as in a job; the tokens of both are counted on top, in a column of their own.
-`ranksieve-reweighed` does without the descent, `ranksieve-plain` without both. `lagrangian`, `reweighed` and
-`descended` are what they begin with, and EvoPress goes on from there as `evopress-seeded`, `-reweighed` and
-`-descended`; `uniform` is the paper's uniform pruning. All use closed-form `task` factors, but for `paper-output`: the
-paper's GA on the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
+`ranksieve` is our search, of default settings but for what the options change. `lagrangian` is what it begins with, and
+EvoPress goes on from there as `evopress-seeded`; `uniform` is the paper's uniform pruning. All use closed-form `task`
+factors, but for `paper-output`: the paper's GA on the factors of its own objective. `cma-es` wants
+`pip install -e '.[bench]'`.
 """
 
 import json
@@ -25,7 +23,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
@@ -33,21 +31,9 @@ from typing import Any
 
 from baselines.paper_ga import PaperSettings
 from in_process import InProcess
-from real_model import (
-    descents,
-    descents_for,
-    load,
-    propagated_in,
-    reweighed,
-    reweighed_for,
-    task_parser,
-    tokens_of_descent,
-    tokens_of_reweighing,
-)
+from real_model import load, propagated_in, task_parser
 from search_methods import (
-    DESCENDED,
     NAMES,
-    REWEIGHED,
     UNIFORM,
     Problem,
     Search,
@@ -60,16 +46,14 @@ from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.finalists import Finalist, drop_finalists
 from ranksieve.search.evolution.outcome import Outcome
-from ranksieve.search.evolution.proposals import Proposer
-from ranksieve.search.evolution.schedules import MOST_LOOKS, SEED_SHARES, Accepted
+from ranksieve.search.evolution.schedules import SEED_SHARES, Accepted
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Starts, lagrangian, uniform
+from ranksieve.search.start.seeds import fitted, lagrangian, uniform
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
-from ranksieve.service.pipeline.rounds.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.factors.decomposition import Method
@@ -110,11 +94,6 @@ class Arena:
     scorer: TaskScorer
     full_tokens: int
     scored: dict[tuple[Genome, str], Scores]
-    reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, float | None, int]]
-    """Energies that were reweighed for an objective, the size to go on from where it was looked for, and the tokens it
-    took, those of a way back as two."""
-    descend: Callable[[MaxDrop | TargetParams], tuple[Starts, int]]
-    """The genomes that descent leads to from there, and the tokens that takes on top."""
 
     def scores(self, genome: Genome, split: str) -> Scores:
         """Score a genome on a whole split, once."""
@@ -297,46 +276,16 @@ def _arena(
     task_scorer = TaskScorer(InProcess(scorer), space, task, arguments.kl_weight)
     for split in ("search", "confirm", *(["test"] if arguments.drops else [])):
         task_scorer.score_dense(split)
-    whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
     examples = task.splits["search"][: arguments.examples]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
 
-    def reweigh(objective: MaxDrop | TargetParams) -> tuple[Energies, float | None, int]:
-        if arguments.synthetic:
-            raise SystemExit(
-                "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
-            )
-        if isinstance(objective, MaxDrop):
-            better, begin = reweighed_for(model, task_scorer, objective, arguments.confidence)
-        else:
-            better, begin = reweighed(model, task_scorer, objective.share), None
-        return better, begin, tokens_of_reweighing(model) + probing(objective)
-
-    def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
-        better, begin, _ = arena.reweigh(objective)
-        if not isinstance(objective, MaxDrop):
-            rounds = list(descents(model, task_scorer, better, until_little(objective.share)))
-            return starts_of(rounds), tokens_of_descent(model, len(rounds))
-        rounds = descents_for(model, task_scorer, better, begin, objective, arguments.confidence)
-        tokens = tokens_of_descent(model, len(rounds))
-        if begin is None:  # the search split was asked
-            tokens += probing(objective) + len(rounds) * whole
-        return starts_of(rounds), tokens
-
-    def probing(objective: MaxDrop | TargetParams) -> int:
-        """Most tokens that it takes: it bisects."""
-        return MOST_LOOKS * whole if isinstance(objective, MaxDrop) else 0
-
-    arena = Arena(
+    return Arena(
         space=space,
         energies=energies,
         scorer=task_scorer,
         full_tokens=tokens,
         scored={},
-        reweigh=cache(reweigh),
-        descend=cache(descend),
     )
-    return arena
 
 
 def _in_job(kind: str, amount: float) -> dict[str, Any]:
@@ -351,19 +300,12 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, **chosen)
-    energies, starts, before = arena.energies, {}, 0
-    if method in REWEIGHED:
-        energies, _, before = arena.reweigh(objective)
-    if method in DESCENDED:
-        starts, descent_tokens = arena.descend(objective)
-        before += descent_tokens
     problem = Problem(
         space=arena.space,
-        energies=energies,
+        energies=arena.energies,
         objective=objective,
         settings=settings,
         paper=PaperSettings(population=arguments.paper_population),
-        starts=starts,
     )
     started = time.monotonic()
     outcomes = run(
@@ -378,7 +320,6 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         "trials": len(outcomes),
         "tokens": (tokens := sum(outcome.tokens for outcome in outcomes)),
         "evaluations": tokens / arena.full_tokens,
-        "evaluations_before": before / arena.full_tokens,
         "scoring_s": sum(outcome.seconds for outcome in outcomes),
         "wall_s": time.monotonic() - started,
     }
@@ -432,11 +373,6 @@ def spent_until(steps: Sequence[tuple[int, float]], loss: float) -> int | None:
     return next((spent for spent, best in steps if best <= loss), None)
 
 
-def tokens_before(row: Row) -> float:
-    """Of reweighing and descent."""
-    return float(row["evaluations_before"] * row["tokens"] / row["evaluations"])
-
-
 def _best(
     arena: Arena, objective: TargetParams, full: Sequence[Outcome], confidence: float, seed: int
 ) -> Row:
@@ -472,16 +408,11 @@ def finalists_of(
     are above the smallest that they accepted are trusted.
     """
     space = problem.space
-    knows = Proposer(
-        prices=Prices(space, problem.energies),
-        schedule=problem.schedule,
-        settings=problem.settings,
-        starts=problem.starts,
-    )
-    seed_of, beside = knows.seed, knows.beside
+    seed_of: Callable[[float], Genome] = problem.seeds
+    beside: Callable[[Genome, float], Genome] = partial(fitted, Prices(space, problem.energies))
     if method in UNIFORM:
         seed_of, beside = problem.uniform, lambda _, share: uniform(space, share)
-    if accepted and not method.startswith("ranksieve"):
+    if accepted and method != "ranksieve":
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]
         accepted = [*accepted, *larger]
@@ -554,7 +485,6 @@ def print_tables(methods: Sequence[str], rows: Sequence[Row]) -> None:
 
 SHARE_COLUMNS = (
     "evaluations' worth",
-    "before it",
     "loss, search",
     "KL, search",
     "loss, unseen",
@@ -590,7 +520,6 @@ def _print_table(
 
 def _share_cells(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
     yield _evaluations(group)
-    yield f"{mean(row['evaluations_before'] for row in group):.0f}"
     for name in ("search_loss", "search_kl", "confirm_loss"):
         yield f"{mean(row[name] for row in group):.4f}"
     yield " / ".join(f"{row['confirm_loss']:.4f}" for row in group)
@@ -607,7 +536,7 @@ def _reached(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
         if (paper := papers.get(row["seed"])) is not None:
             final = paper["trace"][-1]
             spent = spent_until(row["trace"], final[1])
-            pairs.append((spent if spent is None else spent + tokens_before(row), final[0]))
+            pairs.append((spent, final[0]))
     reached = [(spent, by_paper) for spent, by_paper in pairs if spent is not None]
     if not pairs or len(reached) < len(pairs):
         yield from (("never", "") if pairs else ("", ""))

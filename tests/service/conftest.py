@@ -12,7 +12,6 @@ import pytest
 from sample_jobs import sample_job
 from tiny_job import CONFIG, mood_task, save_model
 
-from ranksieve.service.job.events import EventType
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.types.plan import EncodedTask, Example, Row, Span
@@ -24,31 +23,9 @@ HANGS_S = 60
 """What did not come about in so long never will; no claim about speed."""
 
 
-class PhaseLog:
-    """A job's log as far as one phase before the search needs it; keeps the events, and how far the phase was."""
-
-    def __init__(self, directory: Path, phase: str) -> None:
-        self.directory, self._phase = directory, phase
-        self.events: list[tuple[EventType, dict[str, Any]]] = []
-        self.reports: list[tuple[int, int]] = []
-
-    def event(self, type: EventType, **data: Any) -> None:
-        self.events.append((type, data))
-
-    def progress(self, phase: str) -> Callable[[int, int], None]:
-        assert phase == self._phase
-        return lambda done, total: self.reports.append((done, total))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _fast_commits(unsynced_sqlite: Callable[..., None]) -> None:
     """Make commits of every store in this process take no time."""
-
-
-@pytest.fixture
-def make_log() -> Callable[[Path, str], PhaseLog]:
-    """Makes the log of a phase, in a folder."""
-    return PhaseLog
 
 
 @pytest.fixture

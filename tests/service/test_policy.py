@@ -21,8 +21,8 @@ def document(make_spec: MakeSpec) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("effort", "epochs", "generations", "evaluations", "reweighed", "descended", "refit"),
-    [("quick", 0, 0, 400, 0, 0, 0.5), ("normal", 1, 3, 60, 0, 0, None), ("thorough", 3, 20, 400, 0, 0, None)],
+    ("effort", "epochs", "generations", "evaluations", "refit"),
+    [("quick", 0, 0, 400, 0.5), ("normal", 1, 3, 60, None), ("thorough", 3, 20, 400, None)],
 )
 def test_efforts(
     document: Document,
@@ -30,39 +30,29 @@ def test_efforts(
     epochs: int,
     generations: int,
     evaluations: int,
-    reweighed: int,
-    descended: int,
     refit: float | None,
 ) -> None:
     spec = JobSpec.model_validate(document | {"effort": effort})
     chosen = policy_of(spec)
     assert (chosen.train_epochs, chosen.refit) == (epochs, refit)
     assert (chosen.search.generations, chosen.search.max_evaluations) == (generations, evaluations)
-    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (reweighed, descended)
     assert policy.propagated_shares(spec) == ()
     assert policy.gives_bias(spec) == (refit is not None)
 
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])
-def test_whole_texts_are_not_trained_on(document: Document, effort: str) -> None:
-    document["task"] |= {"kind": "lm", "choices": None}
-    spec = JobSpec.model_validate(document | {"effort": effort})
-    assert policy_of(spec).train_epochs == 0
-    assert policy.tuned_depth(spec) is None
-    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (4, 8)
-
-
-@pytest.mark.parametrize("effort", ["normal", "thorough"])
-@pytest.mark.parametrize("kind", ["max_drop", "pareto"])
-def test_written_answers_are_trained_on_with_all_blocks(document: Document, effort: str, kind: str) -> None:
-    document["task"] |= {"kind": "generate", "choices": None}
-    spec = JobSpec.model_validate(document | {"effort": effort, "objective": {"kind": kind}})
+@pytest.mark.parametrize("kind", ["generate", "lm"])
+@pytest.mark.parametrize("objective", ["max_drop", "pareto"])
+def test_texts_are_trained_on_and_written_answers_tune_all_blocks(
+    document: Document, effort: str, kind: str, objective: str
+) -> None:
+    document["task"] |= {"kind": kind, "choices": None}
+    spec = JobSpec.model_validate(document | {"effort": effort, "objective": {"kind": objective}})
     assert policy_of(spec).train_epochs > 0
-    assert policy.tuned_depth(spec) == 1
+    assert policy.tuned_depth(spec) == {"generate": 1, "lm": None}[kind]
     assert policy.trained_shares(spec) == policy.TRAINED
     assert policy.train_rate(spec) == policy.TRAIN_RATE_WRITTEN
     assert policy.midway_share(spec) == policy.MIDWAY_SHARE
-    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (0, 0)
     assert policy.propagated_shares(spec) == ()
 
 
@@ -133,27 +123,3 @@ def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
 ) -> None:
     document["task"] |= {"kind": kind, "choices": None}
     assert policy.propagated_shares(JobSpec.model_validate(tune(document))) == ()
-
-
-@pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 8), (100_000, 8)])
-def test_a_larger_split_is_worth_more_rounds(document: Document, calibration: int, rounds: int) -> None:
-    document["task"]["data"]["sizes"]["calibration"] = calibration
-    assert policy.reweigh_rounds(JobSpec.model_validate(tune(document))) == rounds
-
-
-@pytest.mark.parametrize(
-    ("objective", "method", "reweighed", "descended"),
-    [
-        ({"kind": "target_params", "share": 0.4}, "task", 4, 5),
-        ({"kind": "target_params", "share": 0.4}, "output", 0, 5),
-        ({"kind": "max_drop"}, "task", 4, 8),
-        ({"kind": "pareto"}, "task", 4, 5),
-    ],
-)
-def test_rounds(document: Document, objective: Document, method: str, reweighed: int, descended: int) -> None:
-    document["objective"] = objective
-    spec = JobSpec.model_validate(tune(document | {"policy": {"method": method}}))
-    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (reweighed, descended)
-    fixed = {"reweigh_rounds": 3, "descent_rounds": 2}
-    spec = JobSpec.model_validate(tune(document | {"policy": fixed}))
-    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (3, 2)

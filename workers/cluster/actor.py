@@ -11,7 +11,6 @@ import torch
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors.prepared import with_factors
 from ranksieve.workers.machine.devices import hold_to, pick_device, require_memory
-from ranksieve.workers.model.attention import suit_gradients
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.sources import load_tokenizer
 from ranksieve.workers.scoring.scorer import Scorer
@@ -19,11 +18,9 @@ from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
-    SlopesRequest,
 )
 
 
@@ -45,7 +42,7 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
     require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
-    model = suit_gradients(load_prepared(plan.model_folder, device, matrices=plan.matrices))
+    model = load_prepared(plan.model_folder, device, matrices=plan.matrices)
     switchable = with_factors(model, plan.matrices, plan.factors_folder)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
     return Scorer(switchable, tokenizer, task, plan.batch_tokens)
@@ -78,9 +75,6 @@ class ScoringActor:
 
     def refit(self, request: RefitRequest) -> Failure | None:
         return self._scorer.refit(request)
-
-    def measure_slopes(self, request: SlopesRequest) -> LossSlopes | Failure:
-        return self._scorer.measure_slopes(request)
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         return self._scorer.score_dense(request)

@@ -86,7 +86,7 @@ class Dispatcher:
         """Run one actor method on every request.
 
         Args:
-            method: `score`, `score_dense`, `measure_slopes` or `refit`.
+            method: `score`, `score_dense` or `refit`.
             requests: Requests; expensive ones are started first.
             on_done: Called with the number of finished requests.
             timeouts: Deadline of a request, as a multiple of the dispatcher's.

@@ -75,5 +75,4 @@ class Attempt:
         request, ranks = self.request, (DENSE,) * len(self.request.ranks)
         if isinstance(request, RefitRequest):
             return ScoreRequest(ranks=ranks, split="calibration", start=0, stop=request.examples)
-        split = request.split if isinstance(request, ScoreRequest) else "calibration"
-        return ScoreRequest(ranks=ranks, split=split, start=request.start, stop=request.stop)
+        return ScoreRequest(ranks=ranks, split=request.split, start=request.start, stop=request.stop)

@@ -122,11 +122,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         reading = Reading(load=load, devices=job.devices)
         return phase(name, [reading], memory.scoring(model, job, load), other_s=other_s)
 
-    def slope_rounds(name: str, looks: Load) -> PhaseEstimate:
-        rounds = Reading(load=loads[name], devices=job.devices, cost=BOTH_WAYS)
-        looking = Reading(load=looks, devices=job.devices)
-        return phase(name, [rounds, looking], memory.measuring_slopes(model, job, loads[name]))
-
     def measured() -> PhaseEstimate:
         reading = Reading(load=loads["latency"].times(TIMED_PASSES), devices=1)
         return phase("latency", [reading], memory.timing(model, job), other_s=START_S)
@@ -140,7 +135,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         Reading(load=loads["refit"].times(refits), devices=job.devices, cost=REFITTING),
         Reading(load=loads["search"].times(2 * refits), devices=job.devices),  # before and after the refit
     ]
-    reweighs = loads["reweigh"].tokens > 0
     copying_s = START_S + weights / FILE_BYTES_PER_SECOND
     reading_s = START_S + job.actors * (weights + factors) / FILE_BYTES_PER_SECOND
     return (
@@ -154,8 +148,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         ),
         *([measured()] if "latency" in loads else []),
         scored("dense", loads["search"] + loads["confirm"], reading_s),
-        slope_rounds("reweigh", loads["looks"] if reweighs else Load()),
-        slope_rounds("descend", Load() if reweighs else loads["looks"]),
         scored("search", loads["search"].times(job.search_passes)),
         phase("refit", refit, memory.refitting(model, job)),
         scored("confirm", loads["confirm"].times(job.finalists)),

@@ -5,7 +5,6 @@ from ranksieve.workers.cost.footprint import (
     PROCESS_BYTES,
     Footprint,
     batch_bytes,
-    calibration_batch_bytes,
     factor_bytes,
     flow_bytes,
     on_fullest,
@@ -45,17 +44,6 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
         host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
         accelerator_bytes=job.actors_per_device
         * (CONTEXT_BYTES + on_fullest(weights + factors, model, job) + batch),
-    )
-
-
-def measuring_slopes(model: ModelSize, job: JobSize, load: Load) -> Footprint:
-    """Return the footprint of scoring and a batch with its backward pass."""
-    batch = calibration_batch_bytes(model, job, load, "task", ITEM_BYTES[job.dtype])
-    base = scoring(model, job, load)
-    if job.device == "cpu":
-        return Footprint(host_bytes=base.host_bytes + job.actors * HEAP * batch)
-    return Footprint(
-        host_bytes=base.host_bytes, accelerator_bytes=base.accelerator_bytes + job.actors_per_device * batch
     )
 
 

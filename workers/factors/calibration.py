@@ -77,7 +77,7 @@ class Calibrator:
             )
         if self._gradients:
             embedding = self._model.get_input_embeddings()
-            self._handles.append(embedding.register_forward_hook(require_grad))
+            self._handles.append(embedding.register_forward_hook(_require_grad))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,7 +272,7 @@ def _not_prunable(name: str, why: str) -> InputError:
     return InputError("model.include", f"{name} cannot be calibrated: it {why}; {advice}")
 
 
-def require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+def _require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
     """Make embeddings require gradients; a forward hook.
 
     The output is cloned, because some models scale their embeddings in place, which a leaf refuses.

@@ -1,4 +1,4 @@
-"""Differentiable task loss of a candidate, for training and slopes.
+"""Differentiable task loss of a candidate, for training.
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary.
 

@@ -20,17 +20,14 @@ from ranksieve.workers.forward.likelihood import Predicted, answer_logits, right
 from ranksieve.workers.machine.devices import lack_of_memory
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.divergence import coarse_kl, kl_rows
-from ranksieve.workers.scoring.slopes import measure_slopes
 from ranksieve.workers.types.metrics import exact_match, token_f1
 from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
-    SlopesRequest,
 )
 
 TOP_TOKENS = 64
@@ -62,7 +59,6 @@ class Scorer:
         self._shares = read_once(task) and continues_prompts(model.model, tokenizer, task, batch_tokens)
         self._batches: dict[tuple[str, int, int], list[Batch]] = {}
         self._beliefs: dict[str, Beliefs] = {}
-        self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
 
     def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
         """Set the dense model's beliefs per split; without them no KL is computed."""
@@ -112,25 +108,6 @@ class Scorer:
                 request.dense_share,
                 request.file,
                 answer_bias=request.answer_bias,
-            )
-        )
-
-    def measure_slopes(self, request: SlopesRequest) -> LossSlopes | Failure:
-        """Measure a candidate's slopes on some calibration examples.
-
-        Its own faults are returned as a `Failure`.
-        """
-        examples = self._task.splits["calibration"][request.start : request.stop]
-        return _or_failure(
-            lambda: measure_slopes(
-                self._model,
-                request.ranks,
-                self._task.kind,
-                examples,
-                self._batch_tokens,
-                kl_weight=request.kl_weight,
-                window=request.window,
-                known=self._dense_answers.setdefault((request.start, request.stop), []),
             )
         )
 

@@ -5,7 +5,7 @@ scores where more is better.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -51,43 +51,7 @@ class RefitRequest:
     answer_bias: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SlopesRequest:
-    """Request for the slopes of the candidate on `calibration[start:stop]`.
-
-    See `workers.scoring.slopes`.
-    """
-
-    ranks: tuple[int, ...]
-    start: int
-    stop: int
-    kl_weight: float
-    window: int
-
-    @property
-    def examples(self) -> int:
-        return self.stop - self.start
-
-
-Request = ScoreRequest | RefitRequest | SlopesRequest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossSlopes:
-    """Slopes of each example's loss by the gates of components, summed per window.
-
-    `kept`, E×M: sums over each matrix's components from `start` to `rank`, which the candidate has. `cut`, E×M: sums
-    over those from `rank` to `stop`, which it lacks. The window of a removed matrix is empty. `quality` and
-    `dense_quality`, E: scores of the candidate and of the dense model, as in `Scores`; NaN for `generate`.
-    """
-
-    start: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    kept: Floats
-    cut: Floats
-    quality: Floats
-    dense_quality: Floats
+Request = ScoreRequest | RefitRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,13 +121,6 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     return Scores(
         **arrays, tokens=sum(part.tokens for part in parts), seconds=sum(part.seconds for part in parts)
     )
-
-
-def join_slopes(parts: Sequence[LossSlopes]) -> LossSlopes:
-    """Join slopes of one candidate on consecutive example ranges."""
-    per_example = ("kept", "cut", "quality", "dense_quality")
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_example}
-    return replace(parts[0], **arrays)
 
 
 def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:

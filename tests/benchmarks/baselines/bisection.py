@@ -5,11 +5,11 @@ our factors give before any search.
 """
 
 from baselines.batches import Strategy
+from baselines.sizes import Family
 
 from ranksieve.search.evolution.outcome import Trial
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Family
 
 PRECISION = 0.005
 """Of the kept share, as for our search."""

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from random import Random
 
 from baselines.batches import Stage, Strategy, race
-from baselines.sizes import settle_start, stepped
+from baselines.sizes import Family, settle_start, stepped
 
 from ranksieve.search.evolution.operators.transfer import transfer
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import Schedule
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.search.start.seeds import Family
 
 OFFSPRING = 64
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from random import Random
 
 from baselines.batches import Stage, Strategy, race
-from baselines.sizes import random_genome, settle_start
+from baselines.sizes import Family, random_genome, settle_start
 
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.schedules import Schedule
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.search.start.seeds import Family
 
 
 def random_search(

@@ -3,6 +3,7 @@
 No predicted losses: those are the Lagrangian's, and what a baseline does without them is what is asked.
 """
 
+from collections.abc import Callable
 from random import Random
 
 from baselines.batches import Strategy
@@ -10,7 +11,10 @@ from baselines.batches import Strategy
 from ranksieve.search.evolution.outcome import Trial
 from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Family, from_densities
+from ranksieve.search.start.seeds import from_densities
+
+Family = Callable[[float], Genome]
+"""Genomes of every size, by the largest share of the dense cost they may take."""
 
 PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
 """Levels of LLM-Sieve, arXiv 2505.18350."""

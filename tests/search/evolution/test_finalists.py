@@ -20,7 +20,7 @@ from ranksieve.search.evolution.schedules import Accepted
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import family, fitted, lagrangian, on_the_way, uniform
+from ranksieve.search.start.seeds import fitted, lagrangian, uniform
 
 
 def outcome(genome: Genome) -> Outcome:
@@ -83,27 +83,6 @@ def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(m
     expected = [*map(seed, wanted[:2]), *(fit(smallest, share) for share in wanted[2:])]
     assert finalists[first + 1 : last] == expected
     assert all(genome == seed(space.kept_share(genome)) for genome in finalists[:first])
-
-
-def test_a_guess_that_is_much_smaller_leaves_no_gap(make_problem) -> None:
-    problem = make_problem(layers=8)
-    space = problem.space
-    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
-    largest_start, above, smallest = seed(0.3), uniform(space, 0.4), uniform(space, 0.2)
-    known = [above, largest_start, smallest]
-    accepted = [accept(space, genome) for genome in known]
-
-    def as_it_is(share: float) -> Genome:
-        return largest_start if 0.3 <= share < 0.4 else seed(share)
-
-    finalists = genomes(drop_finalists(space, as_it_is, fit, accepted, []))
-    between = finalists[finalists.index(above) + 1 : finalists.index(largest_start)]
-    low, high = space.kept_share(largest_start), space.kept_share(above)
-    parts = len(between) + 1
-    assert parts == math.ceil((high - low) / (0.1 * high)) > 1
-    wanted = [high - part * (high - low) / parts for part in range(1, parts)]
-    assert between == [on_the_way(space, largest_start, above, share) for share in wanted]
-    assert [space.kept_share(genome) for genome in between] == pytest.approx(wanted, abs=0.01)
 
 
 def test_guesses_that_are_no_smaller_than_what_is_known_do_not_stand_between(make_problem) -> None:
@@ -296,7 +275,7 @@ def test_no_point_is_taken_twice() -> None:
     assert genomes(front_finalists(front, [0.2, 0.21, 0.8], 3)) == [(2,), (1,), (0,)]
 
 
-def test_sizes_fall_strictly_where_seeds_started_from_elsewhere_do_not() -> None:
+def test_sizes_fall_strictly_where_those_of_seeds_do_not() -> None:
     shapes = [(8, 4), (8, 2), (8, 8), (2, 4)]
     space = SearchSpace(
         [
@@ -305,8 +284,11 @@ def test_sizes_fall_strictly_where_seeds_started_from_elsewhere_do_not() -> None
         ],
         1,
     )
-    prices = Prices(space, [1 / np.arange(1.0, min(shape) + 1) for shape in shapes])
-    seed = family(prices, {0.7: (0, 1, 4, 2), 0.8: (3, 2, 2, 2)})
+    energies = [1 / np.arange(1.0, min(shape) + 1) for shape in shapes]
+
+    def seed(share: float) -> Genome:
+        return lagrangian(space, energies, 0.75 if 0.75 < share < 0.9 else share)
+
     assert space.cost(seed(0.75)) == space.cost(seed(0.85))
 
     finalists = genomes(drop_finalists(space, seed, as_seed(seed), [accept(space, (0, 0, 0, 1))], []))

@@ -1,9 +1,8 @@
-"""What a search sets out from: its own seeds, the user's, and given starts."""
+"""What a search sets out from: its own seeds and the user's."""
 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ranksieve.search.evolution.evolution import Evolution
@@ -60,58 +59,34 @@ def test_seeds_of_the_user_are_brought_to_the_size(make_problem) -> None:
 
 
 def test_a_search_at_one_size_begins_at_its_start(make_problem) -> None:
-    problem, objective = make_problem(), TargetParams(share=0.4)
-    poor = uniform(problem.space, 0.4)  # so it is not among the best in the end
-    plain = [trial.genome for trial in start(problem, objective).ask()]
-    assert plain[:2] == [lagrangian(problem.space, problem.energies, 0.4), poor]
-    given = {"starts": {0.4: poor}}
-    evolution = Evolution(problem.space, problem.energies, objective, SETTINGS, **given)
+    problem, objective = make_problem(), TargetParams(share=0.3)
+    origin = lagrangian(problem.space, problem.energies, 0.3)
+    evolution = start(problem, objective)
     first = [trial.genome for trial in evolution.ask()]
-    assert first[:2] == [poor, lagrangian(problem.space, problem.energies, 0.4)]
+    assert first[:2] == [origin, uniform(problem.space, 0.3)]
     assert len(first) == SETTINGS.population
     evolution.tell(problem.score([Trial(genome=genome, examples=SETTINGS.screen) for genome in first]))
     records = problem.drive(evolution)
     assert len(finalists(evolution)) == BEST_FINALISTS + 1
-    assert finalists(evolution)[-1] == poor
+    assert finalists(evolution)[-1] == origin
 
     outcomes = [outcome for record in records for outcome in record.outcomes]
-    resumed = Evolution(
-        problem.space, problem.energies, objective, SETTINGS, memo=outcomes, state=evolution.state(), **given
-    )
+    resumed = start(problem, objective, memo=outcomes, state=evolution.state())
     assert resumed.finalists() == evolution.finalists()
 
 
 @pytest.mark.parametrize(
-    ("objective", "shares", "size"),
-    [(MaxDrop(points=2.0), SEED_SHARES, 0.42), (PARETO, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 0.4)],
+    ("objective", "shares"),
+    [(MaxDrop(points=2.0), SEED_SHARES), (PARETO, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8))],
 )
-def test_seeds_of_many_sizes_are_made_of_the_start(
-    make_problem, objective: Objective, shares: tuple[float, ...], size: float
+def test_seeds_of_many_sizes_are_scored_on_all_examples(
+    make_problem, objective: Objective, shares: tuple[float, ...]
 ) -> None:
     problem = make_problem()
-    space, known = problem.space, lagrangian(problem.space, problem.true_energies, size)
-    evolution = Evolution(space, problem.energies, objective, SETTINGS, starts={size: known})
-    trials = evolution.ask()
+    trials = start(problem, objective).ask()
     assert {trial.examples for trial in trials} == {SETTINGS.full}
-    seeds = [trial.genome for trial in trials]
-    assert sorted(seeds) == sorted(fitted(problem.prices, known, share) for share in shares)
-    apart = {share: sum(abs(np.subtract(fitted(problem.prices, known, share), known))) for share in shares}
-    assert min(apart, key=apart.__getitem__) == size
-    assert apart[size] <= 1  # what was left of the budget may be spent
-
-    others = [lagrangian(space, problem.energies, share) for share in shares]
-    assert sum(map(problem.kl_nats, seeds)) < sum(map(problem.kl_nats, others))
-
-
-def test_a_seed_is_made_of_the_nearest_start(make_problem) -> None:
-    problem = make_problem()
-    space, energies = problem.space, problem.energies
-    small, large = (lagrangian(space, problem.true_energies, share) for share in (0.2, 0.42))
-    evolution = Evolution(space, energies, MaxDrop(points=2.0), SETTINGS, starts={0.42: large, 0.2: small})
-    nearest = {share: large if share >= 0.31 else small for share in SEED_SHARES}
-    wanted = [fitted(problem.prices, nearest[share], share) for share in SEED_SHARES]
-    assert sorted(trial.genome for trial in evolution.ask()) == sorted(wanted)
-    assert wanted != [fitted(problem.prices, small, share) for share in SEED_SHARES]
+    seeds = [lagrangian(problem.space, problem.energies, share) for share in shares]
+    assert sorted(trial.genome for trial in trials) == sorted(seeds)
 
 
 def test_a_hardly_smaller_seed_is_scored_as_it_is(make_problem) -> None:
@@ -163,22 +138,6 @@ def test_resuming_before_the_seeds_are_retired(
     assert resumed.finalists() == evolution.finalists()
 
 
-def test_a_start_smaller_than_its_size(make_problem) -> None:
-    """What the start of 0.36 keeps is less than what that of 0.31 does; both hold."""
-    problem = make_problem(layers=6)
-    problem.points_per_nat = 0.0
-    space = problem.space
-    starts = {
-        0.36: lagrangian(space, problem.energies, 0.29),
-        0.31: lagrangian(space, problem.energies, 0.31),
-    }
-    evolution = Evolution(space, problem.energies, MaxDrop(points=2.0), SEEDS_ALONE, starts=starts)
-    problem.drive(evolution)
-    accepted = [share for share, _ in evolution.state()["schedule"]["accepted"]]
-    assert accepted == sorted(set(accepted), reverse=True)
-    assert {space.kept_share(genome) for genome in starts.values()} <= set(accepted)
-
-
 def test_a_start_that_failed_is_no_finalist(make_problem) -> None:
     problem = make_problem()
     origin = lagrangian(problem.space, problem.energies, 0.4)
@@ -196,7 +155,7 @@ def test_a_new_target_is_approached_from_the_last_accepted(make_problem) -> None
     held, parent = uniform(space, 0.5), uniform(space, 0.3)
     good = Outcome(genome=held, examples=32, kl_nats=0.1, drop_points=1.0, metric=0.9)
     schedule.start([(space.kept_share(held), good)])
-    proposer = Proposer(prices=problem.prices, schedule=schedule, settings=SETTINGS, starts={})
+    proposer = Proposer(prices=problem.prices, schedule=schedule, settings=SETTINGS)
 
     class Sources:
         def moved(self, sources: list[Genome], budget: int, count: int) -> list[Genome]:
@@ -205,17 +164,3 @@ def test_a_new_target_is_approached_from_the_last_accepted(make_problem) -> None
 
     seed = lagrangian(space, energies, schedule.target)
     assert proposer.moved([parent], Sources()) == [seed, held, parent]  # type: ignore[arg-type]
-
-
-def test_beside_a_genome_stands_the_start_or_itself(make_problem) -> None:
-    problem = make_problem()
-    space = problem.space
-    known, start = lagrangian(space, problem.true_energies, 0.32), uniform(space, 0.3)
-    schedule = schedule_for(MaxDrop(points=2.0), space, patience=1)
-    for starts, wanted in (({0.3: start}, start), ({}, fitted(problem.prices, known, 0.3))):
-        assert (
-            Proposer(prices=problem.prices, schedule=schedule, settings=SETTINGS, starts=starts).beside(
-                known, 0.3
-            )
-            == wanted
-        )

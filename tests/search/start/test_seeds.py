@@ -1,10 +1,8 @@
 import itertools
 from collections.abc import Callable
-from random import Random
 
 import numpy as np
 import pytest
-from baselines.sizes import random_densities
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.genes import Tie
@@ -12,13 +10,9 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import (
-    ABOVE,
-    HARDLY,
-    family,
     fitted,
     from_densities,
     lagrangian,
-    on_the_way,
     uniform,
 )
 
@@ -122,36 +116,6 @@ def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
         genome = fitted(problem.prices, known, share)
         assert share - 0.01 < problem.space.kept_share(genome) <= share
         assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
-
-
-def test_on_the_way_every_level_is_between_those_of_the_ends(make_problem) -> None:
-    space = make_problem(layers=8).space
-    smaller, larger = uniform(space, 0.2), random_densities(space, Random(1))
-    low, high = space.kept_share(smaller), space.kept_share(larger)
-    assert low < high
-    shares = [low + part * (high - low) for part in (0.25, 0.5, 0.75)]
-    found = [on_the_way(space, smaller, larger, share) for share in shares]
-    for genome, share in zip(found, shares, strict=True):
-        assert share - 0.02 < space.kept_share(space.validate(genome)) <= share
-        assert all(
-            min(a, b) <= level <= max(a, b) for level, a, b in zip(genome, smaller, larger, strict=True)
-        )
-    assert on_the_way(space, smaller, larger, high) == larger
-    assert on_the_way(space, smaller, larger, low) == smaller
-
-
-def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_problem) -> None:
-    problem = make_problem(layers=6, rank_step=1)
-    space, energies = problem.space, problem.energies
-    starts = {share: uniform(space, share) for share in (0.3, 0.5)}
-    genome_of = family(problem.prices, starts)
-    assert genome_of(0.3) == genome_of(0.3 + 0.9 * HARDLY) == starts[0.3]
-    assert genome_of(0.3 - 1e-9) == fitted(problem.prices, starts[0.3], 0.3 - 1e-9) != starts[0.3]
-    assert genome_of(0.3 + HARDLY) == fitted(problem.prices, starts[0.3], 0.3 + HARDLY)
-    assert genome_of(0.45) == fitted(problem.prices, starts[0.5], 0.45)
-    assert genome_of(0.5 + 0.9 * ABOVE) == starts[0.5]
-    assert genome_of(0.9) == fitted(problem.prices, starts[0.5], 0.9)
-    assert family(problem.prices, {})(0.3) == lagrangian(space, energies, 0.3)
 
 
 def test_a_rank_is_bought_by_the_share_that_it_keeps() -> None:

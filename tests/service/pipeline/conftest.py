@@ -82,10 +82,7 @@ def archive(once: Once, tiny_job: Document) -> Finished:
     """A finished job for a front, with candidates of many sizes."""
     front(smallest=0.3, sizes=4, finalists=2)
     tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
-    tiny_job["policy"] |= {
-        "kl_weight": 1.0,
-        "descent_rounds": 0,
-    }  # the likelihood of random labels knows no size
+    tiny_job["policy"]["kl_weight"] = 1.0  # the likelihood of random labels knows no size
     tiny_job["policy"]["search"]["generations"] = 1
     return once("archive", tiny_job)
 
@@ -114,5 +111,5 @@ def max_drop(tiny_job: Document) -> Document:
 
 @pytest.fixture
 def short_job(tiny_job: Document) -> Document:
-    """The tiny job without rounds and generations."""
+    """The tiny job without generations after its seeds."""
     return shorten(tiny_job)

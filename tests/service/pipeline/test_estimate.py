@@ -16,9 +16,7 @@ from tuning import front, tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.evolution import Evolution
-from ranksieve.search.evolution.finalists import MOST_FINALISTS
 from ranksieve.search.evolution.outcome import Outcome
-from ranksieve.search.evolution.schedules import SEED_SHARES
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service import wiring
 from ranksieve.service.application import Application
@@ -42,7 +40,7 @@ from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES
 from ranksieve.workers.model.filesize import Remainder
 
 Document = dict[str, Any]
-PHASES = ["prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify"]
+PHASES = ["prepare", "dense", "search", "refit", "confirm", "test", "export", "verify"]
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
 LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
 LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}
@@ -160,35 +158,6 @@ def test_training_on_fewer_records_takes_fewer_tokens(application: Application, 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
 
 
-def tokens_of(application: Application, job: Document) -> dict[str, int]:
-    """By phase."""
-    phases = application.estimate(JobSpec.model_validate(tune(job)))["phases"]
-    return {phase["phase"]: phase["tokens"] for phase in phases}
-
-
-PROBES = len(SEED_SHARES).bit_length()
-
-
-@pytest.mark.parametrize(("reweigh", "looking"), [(2, "reweigh"), (0, "descend")])
-def test_looking_for_a_size_is_counted_once(
-    application: Application, tiny_job: Document, reweigh: int, looking: str
-) -> None:
-    tiny_job["policy"] |= {"reweigh_rounds": reweigh, "descent_rounds": 4}
-
-    def tokens(objective: Document) -> dict[str, int]:
-        tiny_job["objective"] = objective
-        return tokens_of(application, tiny_job)
-
-    known, looked_for = (
-        tokens({"kind": "target_params", "share": 0.4}),
-        tokens({"kind": "max_drop", "points": 2}),
-    )
-    more = {name: looked_for[name] - known[name] for name in ("prepare", "dense", "reweigh", "descend")}
-    search = looked_for["dense"] - looked_for["confirm"] // MOST_FINALISTS
-    assert more.pop(looking) == PROBES * search
-    assert set(more.values()) == {0}
-
-
 @pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:
@@ -267,10 +236,9 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document], monkeypatch: pyte
     assert estimate["model"]["total_params"] == 8_030_261_248
     assert estimate["gram_passes"] == 3  # 23.1 GB of Grams, 8.6 GB at a time
     # 16.1 GB of weights, 4096 tokens of 2 bytes x 2.6e6 widths on their way back: 21.5, and a context; with at most
-    # 8.6 of Grams and 4.2 of a smaller model's factors to prepare, 13.9 of factors to reweigh
+    # 8.6 of Grams and 4.2 of a smaller model's factors to prepare
     peaks = {phase["phase"]: phase["accelerator_bytes"] for phase in estimate["phases"]}
-    assert 49.7e9 < peaks["prepare"] < 51.2e9
-    assert 51.5e9 < peaks["reweigh"] == estimate["total"]["accelerator_bytes"] < 53e9
+    assert 49.7e9 < peaks["prepare"] == estimate["total"]["accelerator_bytes"] < 51.2e9
     assert [note.split(":")[0] for note in estimate["notes"]] == ["not timed"]
     monkeypatch.setattr(resources, "GRAM_BYTES", 64 * 2**30)
     assert on_h100(config)["gram_passes"] == 1
@@ -335,15 +303,6 @@ def test_llama_70b_fits_on_gpus_together_and_the_estimate_says_so(
     assert [note.split(":")[0] for note in spread["notes"]] == ["not timed"]
     seconds = [sum(phase["seconds_high"] for phase in one["phases"]) for one in (estimate, spread)]
     assert seconds[0] == pytest.approx(seconds[1])  # they take turns
-
-
-def test_every_round_of_reweighing_and_of_descent_is_counted(application, tiny_job) -> None:
-    def tokens(reweigh: int, descend: int) -> dict[str, int]:
-        tiny_job["policy"] |= {"reweigh_rounds": reweigh, "descent_rounds": descend}
-        return tokens_of(application, tiny_job)
-
-    once, more = tokens(1, 1), tokens(3, 4)
-    assert (more["reweigh"], more["descend"]) == (3 * once["reweigh"], 4 * once["descend"])
 
 
 def test_grams_are_gathered_from_as_many_records_as_the_job_says(make_spec) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ranksieve.service.pipeline.measures import Measures
 from ranksieve.workers.types.plan import EncodedTask
-from ranksieve.workers.types.scores import LossSlopes, Scores
+from ranksieve.workers.types.scores import Scores
 
 MakeTask = Callable[[Any], EncodedTask]
 
@@ -26,19 +26,6 @@ def make_scores(split: str, quality: float, *, nll_nats: float = 2.0, kl_nats: f
         answer_tokens=np.full(size, 2.0),
         tokens=10 * size,
         seconds=0.5,
-    )
-
-
-def make_slopes(dense: float, quality: float, count: int) -> LossSlopes:
-    nothing, empty = np.zeros(2, dtype=np.int64), np.zeros((count, 2))
-    return LossSlopes(
-        start=nothing,
-        rank=nothing,
-        stop=nothing,
-        kept=empty,
-        cut=empty,
-        quality=np.full(count, quality),
-        dense_quality=np.full(count, dense),
     )
 
 
@@ -102,21 +89,8 @@ def test_the_drop_of_a_language_model_is_percent_of_perplexity(make_task: MakeTa
     assert (drop.low, drop.upper) == pytest.approx([100 * np.expm1(0.1)] * 2)
 
 
-def test_slopes_tell_what_a_choice_loses_in_points(measures: Measures) -> None:
-    drop = measures.drop_of(make_slopes(1.0, 0.75, 4), range(2, 6), 0.95)
-    assert (drop.estimate, drop.confidence) == (pytest.approx(25.0), 0.95)
-    assert drop.upper == pytest.approx(25 + 75 / 601)
-
-
-def test_slopes_bound_it_as_the_confirm_split_would(measures: Measures) -> None:
-    slopes = replace(make_slopes(1.0, 1.0, 6), quality=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]))
-    drop = measures.drop_of(slopes, range(6), 0.95)
-    assert drop.estimate == pytest.approx(50.0)
-    deviation = 100 * np.sqrt(0.5 * 0.5 / 600)  # of 600 records to confirm
-    assert drop.upper - 50.0 == pytest.approx(1.645 * deviation, rel=0.25)
-
-
-def test_slopes_tell_what_a_language_model_loses_in_percent(make_task: MakeTask) -> None:
+def test_a_rise_of_perplexity_is_foreseen_without_a_lost_example(make_task: MakeTask) -> None:
     measures = Measures(make_task("lm"), kl_weight=0.5)
-    drop = measures.drop_of(make_slopes(-2.0, -2.2, 4), range(2, 6), 0.95)
-    assert drop.estimate == drop.upper == pytest.approx(100 * np.expm1(0.1))
+    measures.dense = {"search": make_scores("search", -2.0)}
+    foreseen = measures.foreseen(make_scores("search", -2.2, nll_nats=2.2), 0.95)
+    assert foreseen.estimate == foreseen.upper == pytest.approx(100 * np.expm1(0.1))

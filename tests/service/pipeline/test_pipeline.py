@@ -62,8 +62,6 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
     phases = [
         "prepare",
         "dense",
-        "reweigh",
-        "descend",
         "search",
         "confirm",
         "refit",
@@ -310,7 +308,7 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
         return sorted(key.split("-")[0] for key in keys)
 
     def run(method: str) -> set[str]:
-        tiny_job["policy"] = {**tiny_job["policy"], "method": method, "reweigh_rounds": 0}
+        tiny_job["policy"] = {**tiny_job["policy"], "method": method}
         jobs.submit(tiny_job)
         jobs.run(LocalCluster())
         return {entry.key for entry in cache.entries()}

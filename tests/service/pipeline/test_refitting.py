@@ -88,7 +88,7 @@ def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
     monkeypatch.setattr(
         preparation, "example_losses", lambda model, *_: torch.tensor([float(model.answer_bias is None)])
     )
-    max_drop["policy"] |= {"refit": None, "reweigh_rounds": 0, "descent_rounds": 0}
+    max_drop["policy"]["refit"] = None
     max_drop["policy"]["search"]["generations"] = 0
     max_drop["objective"]["points"] = 5.0
     cluster = LocalCluster()

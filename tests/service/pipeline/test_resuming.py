@@ -19,7 +19,6 @@ from ranksieve.search.errors import (
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.job import JobState, Request
 from ranksieve.service.pipeline import steps
-from ranksieve.service.policy import REWEIGH_PASSES
 from ranksieve.workers.factors import closed_form
 from ranksieve.workers.types.scores import ScoreRequest
 
@@ -69,11 +68,6 @@ def test_a_paused_job_goes_on_to_the_same_result(
     for request in scored[0]:
         twice.remove(request)
     assert 0 < len(twice) <= 2  # scored since the last saved generation
-    measured = [
-        len(cluster.actors[0].others["measure_slopes"]) for cluster in (undisturbed.cluster, paused, resumed)
-    ]
-    rounds = REWEIGH_PASSES + 1  # the first of descent promises little
-    assert measured == [rounds, rounds, 0]  # no round is repeated; all see the one part
 
 
 def test_a_stopped_job_exports_what_one_with_so_many_generations_does(
@@ -135,7 +129,7 @@ def test_a_job_is_given_and_taken_actors_as_it_runs_with_the_same_result(
     assert states == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]  # one run
 
 
-def test_what_was_measured_of_other_factors_is_measured_again(
+def test_a_search_without_a_saved_generation_begins_anew_with_other_factors(
     jobs: Jobs, tiny_job: Document, undisturbed: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = jobs.submit(tiny_job)
@@ -152,12 +146,8 @@ def test_what_was_measured_of_other_factors_is_measured_again(
     jobs.store.user_requests.ask(id, Request.RESUME)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
     assert essence(jobs.run(resumed)) == essence(undisturbed.result)
-    for method in ("requests", "measure_slopes"):
-        asked = [
-            cluster.actors[0].requests if method == "requests" else cluster.actors[0].others[method]
-            for cluster in (undisturbed.cluster, resumed)
-        ]
-        assert len(asked[0]) == len(asked[1]) > 0
+    asked = [len(cluster.actors[0].requests) for cluster in (undisturbed.cluster, resumed)]
+    assert asked[0] == asked[1] > 0
 
 
 def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
@@ -270,7 +260,6 @@ def test_a_table_settles_the_dtype(
     fast["model"]["dtype"] = "auto"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(steps, "dtype_name", lambda wanted, device: "float32")
-    fast["policy"] |= {"reweigh_rounds": 0, "descent_rounds": 0}
     fast["policy"]["search"]["generations"] = 0
     id = jobs.submit(fast)
     with monkeypatch.context() as cut:

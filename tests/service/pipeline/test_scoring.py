@@ -308,20 +308,6 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -
         scorer.score_dense("confirm")
 
 
-def test_slopes_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
-    make_task: MakeTask,
-) -> None:
-    class MeasuringSlopes(FakeRunner):
-        def _answer(self, method: str, request: Any) -> object:
-            assert method == "measure_slopes"
-            return Failure(reason="no memory") if request.start == 74 else request
-
-    runner = MeasuringSlopes()
-    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    assert scorer.measure_slopes((2, 2), range(10, 110), 1) == Failure(reason="no memory")
-    assert [(request.start, request.stop) for request in runner.requests] == [(10, 74), (74, 110)]
-
-
 def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)

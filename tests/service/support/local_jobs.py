@@ -45,7 +45,7 @@ class LocalActors:
         self._meddle = meddle
         self._cancelled = cancelled
         self.requests: list[ScoreRequest] = []
-        self.others: dict[str, list[Any]] = {"refit": [], "measure_slopes": []}
+        self.others: dict[str, list[Any]] = {"refit": []}
         self.closed = False
 
     def run(
@@ -55,7 +55,7 @@ class LocalActors:
         on_done: Callable[[int], None] = lambda done: None,
         timeouts: float = 1.0,
     ) -> list[Any]:
-        if method in ("refit", "measure_slopes"):
+        if method == "refit":
             self.others[method] += requests
             return [getattr(self._scorer, method)(request) for request in requests]
         results = []
@@ -221,10 +221,9 @@ def switch_off(jobs: Jobs, when: Callable[[ScoreRequest], bool], make_timer: Any
 
 
 def shorten(document: Document) -> Document:
-    """Leave out of a job what its test does not look at: rounds before the search, and generations after its seeds."""
-    policy = document["policy"]
-    policy |= {"reweigh_rounds": 0, "descent_rounds": 0, "propagated_shares": ()}
-    policy["search"]["generations"] = 0
+    """Leave out of a job what its test does not look at: propagation, and generations after its seeds."""
+    document["policy"]["propagated_shares"] = ()
+    document["policy"]["search"]["generations"] = 0
     return document
 
 

@@ -28,7 +28,7 @@ from ranksieve.workers.factors import calibration
 from ranksieve.workers.factors.preparation import prepare, propagated
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.types.plan import ModelSource
-from ranksieve.workers.types.scores import LossSlopes, RefitRequest, ScoreRequest, Scores, SlopesRequest
+from ranksieve.workers.types.scores import RefitRequest, ScoreRequest, Scores
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 FIRST = torch.device("cuda", 0)
@@ -303,8 +303,6 @@ def test_every_tensor_of_a_job_is_where_it_belongs(
         scorer.set_beliefs({"search": beliefs})
         request = part(prepared, lambda index: (DENSE, 0)[index % 2] if index < 2 else RANKS[index % 5])
         assert isinstance(scorer.score(request), Scores)
-        slopes = SlopesRequest(ranks=request.ranks, start=0, stop=8, kl_weight=0.5, window=2)
-        assert isinstance(scorer.measure_slopes(slopes), LossSlopes)
         refit = RefitRequest(
             ranks=request.ranks, examples=12, dense_share=0.5, file=tmp_path / "refit", answer_bias=True
         )

@@ -22,7 +22,6 @@ from ranksieve.workers.cost.latency import LatencyPlan
 from ranksieve.workers.cost.latency_measurement import measure_latency
 from ranksieve.workers.cost.memory import (
     exporting,
-    measuring_slopes,
     refitting,
     scoring,
     timing,
@@ -258,16 +257,6 @@ def test_every_actor_of_a_gpu_reads_its_model_through_the_host(model, job) -> No
     one, three = (scoring(model, replace(gpu, actors=actors), load).host_bytes for actors in (1, 3))
     factors = factor_bytes(model.matrices, "float32")
     assert three - factors == 3 * (one - factors)
-
-
-def test_what_an_actor_takes_to_react_every_actor_takes(model, job) -> None:
-    load = job.loads["search"]
-
-    def more(actors: int) -> int:
-        many = replace(job, actors=actors)
-        return measuring_slopes(model, many, load).host_bytes - scoring(model, many, load).host_bytes
-
-    assert more(3) == 3 * more(1) > 0
 
 
 def test_of_a_model_that_cannot_be_spread_evenly_the_fullest_gpu_counts(model, job) -> None:

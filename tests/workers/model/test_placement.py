@@ -24,11 +24,9 @@ from ranksieve.workers.model.placement import place
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import (
     Beliefs,
-    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
-    SlopesRequest,
 )
 
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
@@ -120,7 +118,7 @@ def test_a_job_finds_the_same_on_two_devices(
 ) -> None:
     task = make_task(kind)
 
-    def run(name: str) -> tuple[Prepared, Scores, Beliefs, Scores, LossSlopes, dict[str, torch.Tensor]]:
+    def run(name: str) -> tuple[Prepared, Scores, Beliefs, Scores, dict[str, torch.Tensor]]:
         plan = replace(
             preparation_plan,
             task=task,
@@ -137,12 +135,10 @@ def test_a_job_finds_the_same_on_two_devices(
         )
         scorer.set_beliefs({"search": beliefs})
         scores = scorer.score(ScoreRequest(ranks=ranks, split="search", start=0, stop=8))
-        slopes = scorer.measure_slopes(SlopesRequest(ranks=ranks, start=0, stop=8, kl_weight=0.5, window=2))
         refitted = scorer.refit(RefitRequest(ranks=ranks, examples=8, dense_share=0.5, file=file))
         assert isinstance(scores, Scores)
-        assert isinstance(slopes, LossSlopes)
         assert refitted is None
-        return ready, dense, beliefs, scores, slopes, load_fitted(file)
+        return ready, dense, beliefs, scores, load_fitted(file)
 
     alone = run("alone")
     assert not sent
