@@ -18,8 +18,7 @@ import matplotlib.pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 TASKS = {"movie reviews": "search_reviews_propagated.json", "news topics": "search_ag_news.json"}
 NAMES = {
-    "ranksieve": "ranksieve",
-    "lagrangian": "its seeds alone",
+    "lagrangian": "ranksieve's seeds",
     "evopress-seeded": "EvoPress from these",
     "cma-es": "CMA-ES from these",
     "random": "random search",
