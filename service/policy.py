@@ -62,7 +62,6 @@ class Policy:
         train_examples: Most calibration records of one pass.
         tune_rate: Highest learning rate of AdamW for the dense model.
         train_rate: The same for its factors; None: by the kind of the task.
-        refit: Share of the dense model's hidden states in the targets of refits; None: no refit.
         kl_weight: Share of the KL to the dense model in the loss. The rest is the rise of the right answers'
             negative log-likelihood.
         search: Settings of the genetic search.
@@ -77,14 +76,12 @@ class Policy:
     train_examples: int | None = 2048
     tune_rate: float = 3e-4
     train_rate: float | None = None
-    refit: float | None = None
     kl_weight: float = 0.5
     search: SearchSettings = field(default_factory=SearchSettings)
 
 
 EFFORTS: dict[EffortName, Policy] = {
     "quick": Policy(
-        refit=0.5,
         propagated_shares=(),
         search=SearchSettings(generations=0),
     ),
@@ -185,7 +182,7 @@ def propagates(spec: JobSpec) -> bool:
 
 def gives_bias(spec: JobSpec) -> bool:
     """Return whether the output head gets a bias, if the model allows it."""
-    return policy_of(spec).refit is not None or propagates(spec)
+    return propagates(spec)
 
 
 def _wanted_share(spec: JobSpec) -> float | None:

@@ -34,7 +34,6 @@ _PHASES = {
     "latency": "measure latencies",
     "dense": "score dense model",
     "search": "search",
-    "refit": "refit finalists",
     "confirm": "confirm finalists",
     "test": "test",
     "export": "export",
@@ -152,8 +151,6 @@ class Narrator:
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
             case "factors.propagated":
                 return _propagated(data)
-            case "finalist.refit":
-                return _refit(data)
             case "finalist.confirmed":
                 return _finalist(data, self._drop_unit)
             case "actor.replaced":
@@ -221,10 +218,6 @@ def _propagated(data: Mapping[str, Any]) -> str:
     models = f" in models of {sizes}" if sizes else ""
     bias = ", with a bias of the answers" if data["kept"] and data.get("answer_bias") else ""
     return f"factors after errors were propagated{models}: {_losses(data)}{bias}"
-
-
-def _refit(data: Mapping[str, Any]) -> str:
-    return f"refit of the finalist keeping {_percent(data['kept_share'])}: {_losses(data)}"
 
 
 def _losses(data: Mapping[str, Any]) -> str:

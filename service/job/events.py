@@ -48,8 +48,6 @@ class EventType(StrEnum):
     """actor, reason"""
     CANDIDATE_FAILED = "candidate.failed"
     """reason, generation"""
-    FINALIST_REFIT = "finalist.refit"
-    """kept_share, loss_before, loss_after (nats, on the search split; null: cannot be scored), kept"""
     FINALIST_CONFIRMED = "finalist.confirmed"
     """kept_share, drop_points, drop_low, drop_high, risk (null: the objective promises no drop)"""
     ARTIFACT_EXPORTED = "artifact.exported"

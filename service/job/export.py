@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from ranksieve.search.space.space import Genome
@@ -36,20 +35,6 @@ class Export:
     def genome(self) -> Genome:
         """The candidate's genome."""
         return tuple(self.candidate["genome"])
-
-    def refit_file(self, jobs_dir: Path) -> Path | None:
-        """Return the file of left factors fitted to this candidate, if it exists."""
-        name = (self.finalist or {}).get("refit")
-        file = jobs_dir / self.job / "refit" / str(name)
-        return file if name is not None and file.is_file() else None
-
-    def confirmed(self, refit: Path | None) -> dict[str, Any] | None:
-        """Return the confirm scores of the model with these factors, or None.
-
-        None: a model with other factors was confirmed, or the candidate was no finalist.
-        """
-        finalist = self.finalist
-        return finalist if finalist is not None and (finalist["refit"] is None) == (refit is None) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reverses it."""

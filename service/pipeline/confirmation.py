@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.evolution.finalists import LARGEST_RISK, MIDDLE_RISK
+from ranksieve.search.space.space import Genome
 from ranksieve.search.statistics.fallback import fallback, fallback_from
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.search.statistics.pvalues import fewest_examples
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline.refitting import Finalists
-from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec, MaxDrop, Pareto
 from ranksieve.service.spec.task import MOST_RECORDS
@@ -28,7 +28,7 @@ class Confirmed:
     its part of the objective's risk and the risk that earlier finalists passed on.
     """
 
-    candidate: Candidate
+    genome: Genome
     scores: Scores
     drop: DropInterval
     risk: float | None = None
@@ -42,7 +42,7 @@ class Winner:
     `held`: whether the objective's promise held on fresh examples.
     """
 
-    candidate: Candidate
+    genome: Genome
     confirm: Scores
     confirm_drop: DropInterval
     held: bool
@@ -58,7 +58,7 @@ class Winner:
         Raises:
             ScoringError: The winner cannot be scored on it.
         """
-        (scores,) = scorer.score_candidates([self.candidate], "test", log.progress("test"))
+        (scores,) = scorer.score_candidates([self.genome], "test", log.progress("test"))
         if isinstance(scores, Failure):
             raise ScoringError(f"the winner cannot be scored on the test split: {scores.reason}")
         drop = scorer.drop(scores, "test", self.confidence, self.seed)
@@ -68,13 +68,11 @@ class Winner:
 def confirm(
     spec: JobSpec,
     scorer: TaskScorer,
-    finalists: Finalists,
+    finalists: Sequence[Genome],
     risks: Sequence[float],
     log: JobLog,
 ) -> Winner:
     """Score the finalists on the confirm split and choose the winner.
-
-    A finalist is refit, if the job wants that, when it is looked at.
 
     For `max_drop` and `pareto` the finalists are tested (`statistics.fallback`): the smallest one that holds wins, and
     the chance that it breaks the promise is that of a single test. A finalist that cannot be scored does not hold: the
@@ -132,7 +130,7 @@ def confirm(
     else:
         winner = min(confirmed.values(), key=lambda one: scorer.loss(one.scores, "confirm"))
     return Winner(
-        candidate=winner.candidate,
+        genome=winner.genome,
         confirm=winner.scores,
         confirm_drop=winner.drop,
         held=winner.passed,
@@ -171,9 +169,9 @@ def promise_notes(spec: JobSpec) -> list[str]:
     ]
 
 
-def _confirmed(spec: JobSpec, scorer: TaskScorer, candidate: Candidate, log: JobLog) -> Confirmed | None:
+def _confirmed(spec: JobSpec, scorer: TaskScorer, genome: Genome, log: JobLog) -> Confirmed | None:
     """Score a finalist on the confirm split, before the test; None on failure."""
-    (scores,) = scorer.score_candidates([candidate], "confirm")
+    (scores,) = scorer.score_candidates([genome], "confirm")
     try:
         if isinstance(scores, Failure):
             raise ScoringError(scores.reason)
@@ -181,12 +179,10 @@ def _confirmed(spec: JobSpec, scorer: TaskScorer, candidate: Candidate, log: Job
     except ScoringError as error:
         log.event(EventType.CANDIDATE_FAILED, reason=str(error), generation=None)
         return None
-    one = Confirmed(
-        candidate=candidate, scores=scores, drop=drop, risk=_risk(spec, scorer, candidate, scores)
-    )
+    one = Confirmed(genome=genome, scores=scores, drop=drop, risk=_risk(spec, scorer, genome, scores))
     log.event(
         EventType.FINALIST_CONFIRMED,
-        kept_share=scorer.space.kept_share(candidate.genome),
+        kept_share=scorer.space.kept_share(genome),
         drop_points=drop.estimate,
         drop_low=drop.low,
         drop_high=drop.high,
@@ -195,10 +191,10 @@ def _confirmed(spec: JobSpec, scorer: TaskScorer, candidate: Candidate, log: Job
     return one
 
 
-def _risk(spec: JobSpec, scorer: TaskScorer, candidate: Candidate, scores: Scores) -> float | None:
+def _risk(spec: JobSpec, scorer: TaskScorer, genome: Genome, scores: Scores) -> float | None:
     objective = spec.objective
     if not isinstance(objective, MaxDrop | Pareto):
         return None
-    if scorer.space.is_dense(candidate.genome):
+    if scorer.space.is_dense(genome):
         return 0.0
     return scorer.risk(scores, "confirm", objective.points, spec.seed)

@@ -14,7 +14,6 @@ from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
-from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.policy import (
     FRONT,
@@ -116,7 +115,6 @@ def _loads(
 
     `first` gives the load of the first examples of a split, or of all. `by_block`: as for `plans.gram_examples`.
     """
-    refit = policy_of(spec).refit
     gathered = plans.gram_examples(spec, by_block=by_block)
     once, timed = (first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind]))
     return {
@@ -125,7 +123,6 @@ def _loads(
         "way": first("calibration", examples_of_the_way(gathered)),
         "propagation": first("calibration", MOST_EXAMPLES) if propagates(spec) else Load(),
         "refinement": first("calibration", policy_of(spec).train_examples),
-        "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": once + timed.times(2 * SPEED_ROUNDS),  # both models are timed
     }
 

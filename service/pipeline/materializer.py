@@ -6,7 +6,6 @@ Nothing is searched, chosen or confirmed here, and the test split is not touched
 that its parent job measured, and its card says on which splits.
 """
 
-from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import ScoringError
@@ -71,24 +70,23 @@ class Materializer:
             prepared = steps.prepare(checked, factors, plan)
         space = plan.space
         genome = space.validate(export.genome)
-        refit = export.refit_file(self._settings.jobs_dir)
 
         log.state(JobState.FINALIZING)
         with clock.phase("export"):
-            summary = report.export_summary(spec, export, space, prepared, refit)
+            summary = report.export_summary(spec, export, space, prepared)
             provenance = report.provenance(job, checked, summary)
-            exported = steps.export(prepared, space.ranks(genome), refit, provenance)
+            exported = steps.export(prepared, space.ranks(genome), provenance)
         with clock.phase("verify"):
-            split, examples = _measured_on(export, refit, checked.task)
+            split, examples = _measured_on(export, checked.task)
             expected = summary["best"]["metric"][split]
             verified = steps.verify(checked.task, prepared, exported, split, examples, expected, measured)
             _require_reproduced(checked.task, expected, verified)
         return report.result(summary, prepared, exported, verified, clock.seconds)
 
 
-def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple[str, int]:
+def _measured_on(export: Export, task: EncodedTask) -> tuple[str, int]:
     """Return the most telling split of the model and its number of scored examples."""
-    if export.confirmed(refit) is not None:
+    if export.finalist is not None:
         return "confirm", len(task.splits["confirm"])
     return "search", int(export.candidate["examples"])
 

@@ -17,7 +17,6 @@ from ranksieve.service.pipeline.fingerprints import (
     announce_model,
     require_same_matrices,
 )
-from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.searching import search
@@ -81,21 +80,16 @@ class Pipeline:
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
             genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
-            candidates = Finalists(spec, scorer, genomes, log, clock, by_block=checked.by_block)
             with clock.phase("confirm"):
-                winner = confirm(spec, scorer, candidates, risks, log)
-                candidates.end()
+                winner = confirm(spec, scorer, genomes, risks, log)
             with clock.phase("test"):
                 announce_dense(scorer, ("test",), log)
                 winner = winner.with_test(scorer, log)
 
         with clock.phase("export"):
             summary = report.summary(spec, plan, checked, prepared, scorer, winner, evolution)
-            ranks, provenance = (
-                plan.space.ranks(winner.candidate.genome),
-                report.provenance(job, checked, summary),
-            )
-            exported = steps.export(prepared, ranks, winner.candidate.refit, provenance)
+            provenance = report.provenance(job, checked, summary)
+            exported = steps.export(prepared, plan.space.ranks(winner.genome), provenance)
         with clock.phase("verify"):
             confirmed = first(winner.confirm, VERIFIED_EXAMPLES)
             count, metric = len(confirmed.quality), scorer.metric(confirmed)

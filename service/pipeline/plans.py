@@ -240,11 +240,7 @@ def scorer_plan(spec: JobSpec, prepared: Prepared) -> ScorerPlan:
 
 
 def export_plan(
-    prepared: Prepared,
-    ranks: tuple[int, ...],
-    refit: Path | None,
-    provenance: dict[str, Any],
-    directory: Path,
+    prepared: Prepared, ranks: tuple[int, ...], provenance: dict[str, Any], directory: Path
 ) -> ExportPlan:
     """Return the plan of an export into the folder of its job."""
     return ExportPlan(
@@ -252,7 +248,6 @@ def export_plan(
         factors_folder=prepared.factors,
         matrices=prepared.matrices,
         ranks=ranks,
-        refit=refit,
         folder=directory / "artifacts" / "model",
         scratch=directory / "model.tmp",
         provenance=provenance,

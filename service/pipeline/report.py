@@ -1,7 +1,6 @@
 """Numbers of a finished job: its result, and the provenance in its model."""
 
 import platform
-from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import ScoringError
@@ -49,27 +48,22 @@ def summary(
     assert winner.test is not None
     assert winner.test_drop is not None
     splits = {"confirm": winner.confirm, "test": winner.test}
-    if winner.candidate.search is not None:
-        splits["search"] = winner.candidate.search
     best_metric = {name: scorer.metric(scores) for name, scores in splits.items()}
     kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
-    space, known = plan.space, evolution.scored(winner.candidate.genome)
-    if "search" not in splits and known and known.metric is not None and known.kl_nats is not None:
+    space, known = plan.space, evolution.scored(winner.genome)
+    if known and known.metric is not None and known.kl_nats is not None:
         best_metric["search"], kl_nats["search"] = known.metric, known.kl_nats
     return {
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
-        **latency.predicted(
-            plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)
-        ),
+        **latency.predicted(plan.latency, space.matrices, space.ranks(winner.genome), _wanted(plan)),
         "method": policy_of(spec).method,
         "train_epochs": policy_of(spec).train_epochs,
-        "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
         "notes": promise_notes(spec),
-        **_choice(winner.candidate.genome, space),
+        **_choice(winner.genome, space),
         "search_ended": "by itself" if evolution.finished else "stopped",
         "generations": evolution.generation,
         "evaluations": evolution.evaluations,
@@ -88,26 +82,22 @@ def summary(
             "kl_nats": kl_nats,
             "drop": {"confirm": _drop(winner.confirm_drop), "test": _drop(winner.test_drop)},
             **_drop_from_dense(winner, prepared),
-            **_counts(winner.candidate.genome, space, prepared),
+            **_counts(winner.genome, space, prepared),
         },
         "finalists": [_finalist(one, space, scorer) for one in winner.confirmed],
         "front": [_point(outcome, space) for outcome in evolution.front()],
     }
 
 
-def export_summary(
-    spec: JobSpec, export: Export, space: SearchSpace, prepared: Prepared, refit: Path | None
-) -> dict[str, Any]:
+def export_summary(spec: JobSpec, export: Export, space: SearchSpace, prepared: Prepared) -> dict[str, Any]:
     """Return all that is known of an archived candidate before its export.
 
-    It says on which splits numbers were measured. A refit model is not the one that the search scored, a model that was
-    no finalist was never confirmed, and only the winner of a job meets its test split.
+    It says on which splits numbers were measured. A model that was no finalist was never confirmed, and only the winner
+    of a job meets its test split.
     """
-    candidate, confirmed = export.candidate, export.confirmed(refit)
-    metric, kl_nats, drops = {}, {}, {}
-    if refit is None:
-        metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
-        drops["search"] = {"drop_points": candidate["drop_points"], "drop_low": None, "drop_high": None}
+    candidate, confirmed = export.candidate, export.finalist
+    metric, kl_nats = {"search": candidate["metric"]}, {"search": candidate["kl_nats"]}
+    drops = {"search": {"drop_points": candidate["drop_points"], "drop_low": None, "drop_high": None}}
     if confirmed is not None:
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = {name: confirmed[name] for name in ("drop_points", "drop_low", "drop_high")}
@@ -131,7 +121,6 @@ def export_summary(
         "target_bytes": None,
         **latency.predicted(latency.of_export(export), space.matrices, space.ranks(export.genome)),
         "promise_held": None,
-        "refit": refit is not None,
         **_choice(export.genome, space),
         "reference": {**reference, "metric": shared(reference["metric"]), "interval": {}},
         "dense": {
@@ -203,11 +192,9 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
     Interval and risk are those of the finalist alone, not of all finalists together. The interval does not decide: on
     few records a bootstrap is less reliable than the risk.
     """
-    refit = one.candidate.refit
     return {
-        "kept_share": space.kept_share(one.candidate.genome),
-        "genome": list(one.candidate.genome),
-        "refit": None if refit is None else refit.name,
+        "kept_share": space.kept_share(one.genome),
+        "genome": list(one.genome),
         "metric": scorer.metric(one.scores),
         "kl_nats": float(one.scores.kl_nats.mean()),
         **_drop(one.drop),
@@ -264,7 +251,7 @@ def result(
 
     A promised file size is checked on the files themselves, a promised latency on the exported model. Matrices of a
     sublayer that lost its output are not exported, whatever their rank in the genome; `left_out_params` is what the
-    search counted for them. A refit may have added a bias.
+    search counted for them. Propagation may have added a bias.
     """
     expected = summary["best"]["total_params"] - sum(exported.dead.values()) + exported.added
     if exported.total_params != expected:

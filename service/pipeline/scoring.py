@@ -5,8 +5,7 @@ number of actors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -23,8 +22,6 @@ from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
     Floats,
-    RefitRequest,
-    Request,
     ScoreRequest,
     Scores,
     join_beliefs,
@@ -32,18 +29,6 @@ from ranksieve.workers.types.scores import (
 )
 
 CHUNK = 256
-
-REFIT_EXAMPLES = 512
-"""Most calibration records of a refit.
-
-A left factor has far fewer unknowns per output than these have tokens.
-"""
-
-REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
-"""Time limit of a refit, in scorings of a chunk.
-
-A refit costs about five forward passes over its examples.
-"""
 
 Report = Callable[[int, int], None]
 Key = TypeVar("Key")
@@ -55,9 +40,8 @@ class Runner(Protocol):
     def run(
         self,
         method: str,
-        requests: Sequence[Request],
+        requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = ...,
-        timeouts: float = ...,
     ) -> list[object]: ...
 
     def stream(
@@ -65,18 +49,6 @@ class Runner(Protocol):
     ) -> Iterator[tuple[Key, object]]: ...
 
     def set_beliefs(self, beliefs: object) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A genome, and the file of its own left factors and biases if it was refit.
-
-    `search`: scores on the search split from outside the search, which knows only genomes without a refit.
-    """
-
-    genome: Genome
-    refit: Path | None = None
-    search: Scores | None = None
 
 
 class TaskScorer(Measures):
@@ -129,65 +101,26 @@ class TaskScorer(Measures):
         right_E = right_with(self._offset_C, logp_EC, labels_E)
         return replace(scores, quality=right_E, exact=right_E)
 
-    def refit(
-        self, candidates: Sequence[Candidate], dense_share: float, report: Report
-    ) -> list[Failure | None]:
-        """Refit genomes on the first `REFIT_EXAMPLES` of the calibration split.
-
-        Args:
-            candidates: Candidates to refit, with the files that the actors write the result to.
-            dense_share: Share of the dense model's hidden states in the target, 0..1.
-            report: Progress callback: (done, total).
-
-        Returns:
-            The failure of each candidate, or None.
-        """
-        examples = min(len(self.task.splits["calibration"]), REFIT_EXAMPLES)
-        requests = [
-            RefitRequest(
-                ranks=self.space.ranks(candidate.genome),
-                examples=examples,
-                dense_share=dense_share,
-                file=candidate.refit,
-                answer_bias=self._kl_weight < 1,
-            )
-            for candidate in candidates
-            if candidate.refit is not None
-        ]
-        results = self._run("refit", requests, report, REFIT_TIMEOUTS)
-        return [result if isinstance(result, Failure) else None for result in results]
-
     def score_candidates(
         self,
-        candidates: Sequence[Candidate],
+        genomes: Sequence[Genome],
         split: str,
         report: Report = lambda done, total: None,
     ) -> list[Scores | Failure]:
-        """Score candidates on a whole split."""
-        per_candidate = [
-            self._requests(self.space.ranks(candidate.genome), split, candidate.refit)
-            for candidate in candidates
-        ]
-        requests = [request for part in per_candidate for request in part]
+        """Score genomes on a whole split."""
+        per_genome = [self._requests(self.space.ranks(genome), split) for genome in genomes]
+        requests = [request for part in per_genome for request in part]
         results = iter(self._run("score", requests, report))
-        return [_joined([next(results) for _ in part]) for part in per_candidate]
+        return [_joined([next(results) for _ in part]) for part in per_genome]
 
-    def _run(
-        self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0
-    ) -> list[object]:
+    def _run(self, method: str, requests: Sequence[ScoreRequest], report: Report) -> list[object]:
         report(0, len(requests))
-        return self.runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
+        return self.runner.run(method, requests, lambda done: report(done, len(requests)))
 
-    def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
+    def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
         total = len(self.task.splits[split])
         return [
-            ScoreRequest(
-                ranks=ranks,
-                split=split,
-                start=start,
-                stop=min(start + CHUNK, total),
-                refit=refit,
-            )
+            ScoreRequest(ranks=ranks, split=split, start=start, stop=min(start + CHUNK, total))
             for start in range(0, total, CHUNK)
         ]
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 from ranksieve.search.errors import InputError
@@ -239,12 +238,10 @@ class JobSteps:
         finally:
             dispatcher.close()
 
-    def export(
-        self, prepared: Prepared, ranks: tuple[int, ...], refit: Path | None, provenance: dict[str, Any]
-    ) -> Exported:
+    def export(self, prepared: Prepared, ranks: tuple[int, ...], provenance: dict[str, Any]) -> Exported:
         """Write a model into the job's artifacts."""
         log = self._log
-        plan = plans.export_plan(prepared, ranks, refit, provenance, log.directory)
+        plan = plans.export_plan(prepared, ranks, provenance, log.directory)
         plan.folder.parent.mkdir(parents=True, exist_ok=True)
         exported = self._run(export, plan)
         assert isinstance(exported, Exported)

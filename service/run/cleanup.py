@@ -15,8 +15,8 @@ from ranksieve.service.store import Store
 
 logger = logging.getLogger(__name__)
 
-HALF_WRITTEN = ("*/model.tmp", "*/*.part", "*/refit/*.part")
-"""Half-written files of killed processes: a model, numbers, or factors."""
+HALF_WRITTEN = ("*/model.tmp", "*/*.part")
+"""Half-written files of killed processes: a model, or numbers."""
 
 
 def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:

@@ -14,15 +14,13 @@ FILE = "seconds.json"
 class Clock:
     """Seconds per phase, in the order in which they began.
 
-    The time of a nested phase counts for that phase alone. The seconds are saved at the end of each phase, even if it
-    fails, and a resumed job adds to them. The time of a phase whose process was killed is lost.
+    They are saved at the end of each phase, even if it fails, and a resumed job adds to them. The time of a phase whose
+    process was killed is lost.
     """
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
         self.seconds: dict[str, float] = read_json(self._file) or {}
-        self._inside: list[float] = []
-        """Seconds taken by inner phases of each running phase, the outermost first."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -32,13 +30,10 @@ class Clock:
         """
         self.seconds.setdefault(name, 0.0)
         started = time.monotonic()
-        self._inside.append(0.0)
         try:
             with span(name):
                 yield
         finally:
             taken = time.monotonic() - started
-            self.seconds[name] = round(self.seconds[name] + taken - self._inside.pop(), 3)
-            if self._inside:
-                self._inside[-1] += taken
+            self.seconds[name] = round(self.seconds[name] + taken, 3)
             write_json(self._file, self.seconds)

@@ -31,7 +31,7 @@ from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import RESAMPLES
 from ranksieve.search.statistics.pvalues import risk_of_drop
-from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Scores
 
@@ -84,7 +84,7 @@ def _found(arguments: Namespace) -> dict[str, Any]:
             "accepted": any(one.genome == finalist.genome for one in accepted),
         }
         for split, qualities in dense.items():
-            (scores,) = scorer.score_candidates([Candidate(genome=finalist.genome)], split)
+            (scores,) = scorer.score_candidates([finalist.genome], split)
             assert isinstance(scores, Scores), scores
             row[split] = (100 * (qualities - scores.quality)).tolist()
         rows.append(row)

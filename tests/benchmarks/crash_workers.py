@@ -6,7 +6,7 @@
 Jobs prepare, search, confirm, export and verify a real, tiny model on a real Ray: the one that their server embeds, or
 a cluster of several nodes that it joins. Dice are cast at every commit of the server, just before and just after it:
 they choose who is struck there, or a moment later, when work is half done. Of `actor`, processes that calibrate,
-factor, score, refit, export or verify are killed, or held by SIGSTOP until after their deadline and then let go; of
+factor, score, export or verify are killed, or held by SIGSTOP until after their deadline and then let go; of
 `raylet`, a node's raylet, or of an embedded Ray its GCS as well. Dead nodes and dead servers are replaced, crashed
 jobs resumed. Prints what was done, and exits with 1 if any job's result, weights, generations or candidates differ
 from those of a run in one process without Ray, or a scoring was recorded twice.
@@ -73,7 +73,7 @@ FORK = multiprocessing.get_context("fork")  # a copy has imported all it needs
 WORKING = ("ScoringActor", "closed_form", "propagated", "prepare", "export", "verify")
 CHANCES = {
     "calibration": 0.005, "projection": 0.2, "propagation": 0.05, "dense": 0.1, "search": 0.04, "generation": 0.15,
-    "refit": 0.1, "confirm": 0.1, "test": 0.1, "verify": 0.2,
+    "confirm": 0.1, "test": 0.1, "verify": 0.2,
 }  # fmt: skip
 """How likely something is struck at a point; the more often a job passes it, the less."""
 

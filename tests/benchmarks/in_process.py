@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ranksieve.workers.types.scores import Beliefs, Request, ScoreRequest
+from ranksieve.workers.types.scores import Beliefs, ScoreRequest
 
 Key = TypeVar("Key")
 
@@ -23,11 +23,9 @@ class InProcess:
     def run(
         self,
         method: str,
-        requests: Sequence[Request],
+        requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
-        timeouts: float = 1.0,
     ) -> list[object]:
-        del timeouts
         results: list[object] = []
         for done, request in enumerate(requests, start=1):
             results.append(self._call(method, request))
@@ -44,5 +42,5 @@ class InProcess:
     def set_beliefs(self, beliefs: Any) -> None:
         self._scorer.set_beliefs(beliefs)
 
-    def _call(self, method: str, request: Request) -> object:
+    def _call(self, method: str, request: ScoreRequest) -> object:
         return getattr(self._scorer, method)(request)

@@ -156,7 +156,7 @@ def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
     demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, effort="normal")
     document = demo.canonical()
     document["objective"] = {"kind": "target_latency", "share": 0.7}
-    document["policy"] = {"propagated_shares": (0.2, 0.4), "refit": 0.5}
+    document["policy"] = {"propagated_shares": (0.2, 0.4)}
     return validated(tune(document, EFFORTS["normal"]))
 
 

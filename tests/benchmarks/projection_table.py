@@ -6,12 +6,11 @@ allocation and size it is scored on the first test examples; with `--split confi
 
     projection_table.py                            the demo's task, all methods, three seeds
     projection_table.py --job JOB.yaml --root DIR  a task of your own
-    projection_table.py --methods task --allocations lagrangian --refit 0.5
+    projection_table.py --methods task --allocations lagrangian
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
 `--allocations`: `lagrangian` ranks per matrix, `per-type` one density per matrix type in all layers, `uniform` one
 density for all (`search.seeds`).
-With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """
 
@@ -24,7 +23,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import torch
 from baselines.per_type import per_type
 from real_model import RealModel, load, propagated_in, task_parser
 
@@ -33,15 +31,12 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, uniform
-from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.policy import MIDWAY_SHARE
-from ranksieve.workers.factors.refit import refit, using_fitted
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-VARIANT = ("midway", "propagated", "refit", "gram_examples", "calibration", "split")
+VARIANT = ("midway", "propagated", "gram_examples", "calibration", "split")
 KEY = ("method", *VARIANT, "allocation", "share", "seed")
-BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
 
@@ -73,7 +68,6 @@ def _arguments() -> Namespace:
     options.add_argument(
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
     )
-    options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
     options.add_argument("--gram-examples", type=int, help="calibration records for second moments")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
@@ -102,12 +96,10 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     examples = min(arguments.examples, len(model.task.splits[arguments.split]))
     dense, beliefs = model.scorer.score_dense(_request(model, None, arguments.split, examples))
     model.scorer.set_beliefs({arguments.split: beliefs})
-    closed_form_task = method == "task" and arguments.refit is None
     for key in keys:
         asked = dict(zip(KEY, key, strict=True))
         genome = _genome(asked["allocation"], model, asked["share"])
-        with using_fitted(model.switchable, _fitted(model, genome, arguments.refit)):
-            scores = model.scorer.score(_request(model, genome, arguments.split, examples))
+        scores = model.scorer.score(_request(model, genome, arguments.split, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{asked} cannot be scored: {scores.reason}")
         yield {
@@ -117,7 +109,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "metric": metric_of(model.task.kind, scores),
             "kl_nats": float(scores.kl_nats.mean()),
             "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).sum() / dense.answer_tokens.sum()),
-            "predicted_kl_nats": _predicted(model, genome) if closed_form_task else None,
+            "predicted_kl_nats": _predicted(model, genome) if method == "task" else None,
             "examples": examples,
             "prepare_s": prepare_s,
         }
@@ -128,7 +120,6 @@ def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
     return (
         arguments.midway if method == "task" and arguments.midway < 1 else None,
         propagated_in(arguments, method),
-        arguments.refit,
         arguments.gram_examples,
         arguments.calibration,
         None if arguments.split == "test" else arguments.split,
@@ -138,15 +129,6 @@ def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
 def _request(model: RealModel, genome: Genome | None, split: str, examples: int) -> ScoreRequest:
     ranks = (DENSE,) * len(model.space) if genome is None else model.space.ranks(genome)
     return ScoreRequest(ranks=ranks, split=split, start=0, stop=examples)
-
-
-def _fitted(model: RealModel, genome: Genome, dense_share: float | None) -> dict[str, torch.Tensor]:
-    """Left factors and biases of one candidate's own; none without a refit."""
-    if dense_share is None:
-        return {}
-    examples = model.task.splits["calibration"][:REFIT_EXAMPLES]
-    blocks = refit(model.switchable, model.space.ranks(genome), examples, BATCH_TOKENS, dense_share)
-    return {key: tensor for block in blocks for key, tensor in block.fitted.items()}
 
 
 def _genome(allocation: str, model: RealModel, share: float) -> Genome:

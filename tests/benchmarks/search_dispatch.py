@@ -294,7 +294,6 @@ class SyntheticRunner:
         method: str,
         requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
-        timeouts: float = 1.0,
     ) -> list[object]:
         beliefs = Beliefs(
             logp_AK=np.zeros((EXAMPLES, 2), np.float32),

@@ -54,7 +54,7 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import fitted, lagrangian, uniform
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
-from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.types.scores import Floats, Scores
@@ -98,7 +98,7 @@ class Arena:
     def scores(self, genome: Genome, split: str) -> Scores:
         """Score a genome on a whole split, once."""
         if (genome, split) not in self.scored:
-            (result,) = self.scorer.score_candidates([Candidate(genome=genome)], split)
+            (result,) = self.scorer.score_candidates([genome], split)
             if not isinstance(result, Scores):
                 raise SystemExit(f"a genome cannot be scored on {split}: {result.reason}")
             self.scored[genome, split] = result

@@ -68,15 +68,14 @@ def mood_task(sizes: dict[str, int]) -> dict[str, Any]:
 
 
 def document_of(seed: int) -> dict[str, Any]:
-    """A job file on two actors; the objective goes by the seed, and every second one refits its finalists."""
+    """A job file on two actors; the objective goes by the seed, and every second one trains."""
     search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9}
-    refits = seed % 2 == 1
     return {
         "name": f"crash-{seed}",
         "model": {"path": "model", "dtype": "float32"},
         "task": mood_task(SPLITS),
-        "effort": "quick" if refits else "normal",
-        "policy": {"rank_step": 1, "refit": 0.5 if refits else None, "search": search},
+        "effort": "quick" if seed % 2 == 1 else "normal",
+        "policy": {"rank_step": 1, "search": search},
         "search": {"max_evaluations": 50},
         "seed": seed,
         "objective": OBJECTIVES[seed % len(OBJECTIVES)],

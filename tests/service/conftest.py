@@ -109,7 +109,6 @@ def tiny_job() -> dict[str, Any]:
         "task": mood_task({"calibration": 8, "search": 16, "confirm": 32, "test": 64}),
         "policy": {
             "rank_step": 1,
-            "refit": 0.5,
             "search": {
                 "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 3,
                 "max_evaluations": 60, "patience": 20,

@@ -21,8 +21,8 @@ def document(make_spec: MakeSpec) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("effort", "epochs", "generations", "evaluations", "refit"),
-    [("quick", 0, 0, 400, 0.5), ("normal", 1, 3, 60, None), ("thorough", 3, 20, 400, None)],
+    ("effort", "epochs", "generations", "evaluations"),
+    [("quick", 0, 0, 400), ("normal", 1, 3, 60), ("thorough", 3, 20, 400)],
 )
 def test_efforts(
     document: Document,
@@ -30,14 +30,12 @@ def test_efforts(
     epochs: int,
     generations: int,
     evaluations: int,
-    refit: float | None,
 ) -> None:
     spec = JobSpec.model_validate(document | {"effort": effort})
     chosen = policy_of(spec)
-    assert (chosen.train_epochs, chosen.refit) == (epochs, refit)
+    assert chosen.train_epochs == epochs
     assert (chosen.search.generations, chosen.search.max_evaluations) == (generations, evaluations)
     assert policy.propagated_shares(spec) == ()
-    assert policy.gives_bias(spec) == (refit is not None)
 
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])

@@ -357,7 +357,6 @@ def provenance() -> dict[str, Any]:
             "metric_name": "accuracy",
             "method": "task",
             "train_epochs": 0,
-            "refit": False,
             "reference": {"tuned": False, "blocks": None},
             "model": {"digest": "d1", "dtype": "float32"},
             "data": {"task": "d2"},

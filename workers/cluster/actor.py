@@ -18,7 +18,6 @@ from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    RefitRequest,
     ScoreRequest,
     Scores,
 )
@@ -72,9 +71,6 @@ class ScoringActor:
 
     def score(self, request: ScoreRequest) -> Scores | Failure:
         return self._scorer.score(request)
-
-    def refit(self, request: RefitRequest) -> Failure | None:
-        return self._scorer.refit(request)
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         return self._scorer.score_dense(request)

@@ -22,7 +22,7 @@ from ranksieve.workers.cluster.crew import LOST, Crew, reason_of
 from ranksieve.workers.cluster.retries import Attempt
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
-from ranksieve.workers.types.scores import Request
+from ranksieve.workers.types.scores import ScoreRequest
 
 POLL_S = 0.2
 
@@ -42,7 +42,6 @@ class _Call:
 class _Work:
     """State of one `stream`: calls in flight, attempts to retry, idle actors."""
 
-    timeout_s: float
     idle: deque[int]
     in_flight: dict[Any, _Call] = field(default_factory=dict)
     again: list[Attempt] = field(default_factory=list)
@@ -79,17 +78,15 @@ class Dispatcher:
     def run(
         self,
         method: str,
-        requests: Sequence[Request],
+        requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
-        timeouts: float = 1.0,
     ) -> list[Any]:
         """Run one actor method on every request.
 
         Args:
-            method: `score`, `score_dense` or `refit`.
+            method: `score` or `score_dense`.
             requests: Requests; expensive ones are started first.
             on_done: Called with the number of finished requests.
-            timeouts: Deadline of a request, as a multiple of the dispatcher's.
 
         Returns:
             Results of the method, in the order of the requests. A request that killed its actor or missed its
@@ -99,22 +96,21 @@ class Dispatcher:
             CancelledError: `cancelled` was set; all actors are killed.
             InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
-            OSError: The method could not read or write a file.
         """
         waiting = deque(sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index])))
         results: dict[int, Any] = {}
 
-        def take(idle: int) -> list[tuple[int, Request]]:
+        def take(idle: int) -> list[tuple[int, ScoreRequest]]:
             taken = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
             return [(index, requests[index]) for index in taken]
 
-        for index, result in self.stream(method, take, timeouts):
+        for index, result in self.stream(method, take):
             results[index] = result
             on_done(len(results))
         return [results[index] for index in range(len(requests))]
 
     def stream(
-        self, method: str, take: Callable[[int], Iterable[tuple[Key, Request]]], timeouts: float = 1.0
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
     ) -> Iterator[tuple[Key, Any]]:
         """Run one actor method on requests that are made while others run.
 
@@ -122,7 +118,6 @@ class Dispatcher:
             method: As for `run`.
             take: Function of the number of idle actors that returns at most as many requests, each with a key for its
                 result. It is called again after every result.
-            timeouts: As for `run`.
 
         Yields:
             The key and the result of the method, or a `Failure` as in `run`, in the order of completion. Ends when
@@ -133,7 +128,7 @@ class Dispatcher:
             InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
         """
-        work = _Work(timeout_s=timeouts * self._timeout_s, idle=deque(self._crew.up()))
+        work = _Work(idle=deque(self._crew.up()))
         while True:
             if self._cancelled.is_set():
                 self.close()
@@ -163,7 +158,7 @@ class Dispatcher:
         work.idle.remove(number)
         method, request = attempt.call()
         reference = getattr(self._crew[number], method).remote(request)
-        deadline = time.monotonic() + work.timeout_s
+        deadline = time.monotonic() + self._timeout_s
         work.in_flight[reference] = _Call(attempt=attempt, actor=number, deadline=deadline)
 
     def _next_result(self, work: _Work) -> Iterator[tuple[Any, Any]]:
@@ -193,7 +188,7 @@ class Dispatcher:
         late = [reference for reference, call in work.in_flight.items() if call.deadline < now]
         _, missing = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
         for reference in missing:
-            self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {work.timeout_s:g} s")
+            self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {self._timeout_s:g} s")
 
     def _finish(self, work: _Work, reference: Any) -> Iterator[tuple[Any, Any]]:
         """Yield one result and mark its actor idle, or retry the request."""
@@ -225,6 +220,6 @@ class Dispatcher:
         work.again.append(call.attempt)
 
 
-def _expected_cost(request: Request) -> int:
+def _expected_cost(request: ScoreRequest) -> int:
     """Return a number that grows with the work; dense counts as the largest rank."""
     return request.examples * sum(rank if rank >= 0 else 10_000 for rank in request.ranks)

@@ -7,11 +7,11 @@ succeeds, the candidate is to blame. If not, the machine is, and the candidate i
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ranksieve.search.space.matrix import DENSE
-from ranksieve.workers.types.scores import Failure, RefitRequest, Request, ScoreRequest
+from ranksieve.workers.types.scores import Failure, ScoreRequest
 
 SUSPECT = 3
 """Number of failed actors after which a request's candidate is suspected."""
@@ -30,7 +30,7 @@ class Attempt:
 
     key: Any
     method: str
-    request: Request
+    request: ScoreRequest
     failures: int = 0
     met: set[int] = field(default_factory=set)
     blame: str | None = None
@@ -52,7 +52,7 @@ class Attempt:
             self.blame = None  # another actor shows more than the dense model on it would
         return fitting[0]
 
-    def call(self) -> tuple[str, Request]:
+    def call(self) -> tuple[str, ScoreRequest]:
         """Return the method to run next, and its request."""
         return (self.method, self.request) if self.blame is None else ("score", self._dense_like())
 
@@ -72,7 +72,4 @@ class Attempt:
 
     def _dense_like(self) -> ScoreRequest:
         """Return a request for the dense model on the same examples."""
-        request, ranks = self.request, (DENSE,) * len(self.request.ranks)
-        if isinstance(request, RefitRequest):
-            return ScoreRequest(ranks=ranks, split="calibration", start=0, stop=request.examples)
-        return ScoreRequest(ranks=ranks, split=request.split, start=request.start, stop=request.stop)
+        return replace(self.request, ranks=(DENSE,) * len(self.request.ranks))

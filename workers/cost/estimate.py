@@ -29,9 +29,6 @@ TRAINING = 5
 PROPAGATING = 8
 """Forward passes that propagation into one candidate costs, with its moments, regressions and judging."""
 
-REFITTING = 5
-"""Forward passes that a refit costs."""
-
 TIMED_PASSES = (VERSIONS + 1) * (ROUNDS + 1)
 """Passes of measuring latencies; single matrices take about as long as one more version of the model."""
 
@@ -130,11 +127,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     kept = weights + (entries + (job.train_epochs > 0)) * factors  # one for each kind of factors
     kept += preparation_memory.spilled_bytes(model, job)
     dequantizing_s = model.total_params / GGUF_PARAMS_PER_SECOND if job.gguf else 0
-    refits = job.finalists if loads["refit"].tokens else 0
-    refit = [
-        Reading(load=loads["refit"].times(refits), devices=job.devices, cost=REFITTING),
-        Reading(load=loads["search"].times(2 * refits), devices=job.devices),  # before and after the refit
-    ]
     copying_s = START_S + weights / FILE_BYTES_PER_SECOND
     reading_s = START_S + job.actors * (weights + factors) / FILE_BYTES_PER_SECOND
     return (
@@ -149,7 +141,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         *([measured()] if "latency" in loads else []),
         scored("dense", loads["search"] + loads["confirm"], reading_s),
         scored("search", loads["search"].times(job.search_passes)),
-        phase("refit", refit, memory.refitting(model, job)),
         scored("confirm", loads["confirm"].times(job.finalists)),
         scored("test", loads["test"].times(2)),
         phase("export", [], memory.exporting(model, job), other_s=copying_s, disk=weights),

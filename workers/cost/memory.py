@@ -6,7 +6,6 @@ from ranksieve.workers.cost.footprint import (
     Footprint,
     batch_bytes,
     factor_bytes,
-    flow_bytes,
     on_fullest,
     placed,
     weight_bytes,
@@ -44,33 +43,6 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
         host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
         accelerator_bytes=job.actors_per_device
         * (CONTEXT_BYTES + on_fullest(weights + factors, model, job) + batch),
-    )
-
-
-def refitting(model: ModelSize, job: JobSize) -> Footprint:
-    """Return the footprint of refitting on top of scoring.
-
-    It holds the hidden states of both flows for all examples, the inputs of one block's matrices, and the new left
-    factors. The least squares of one matrix needs float64 copies: its weight, five times its left factor, the
-    products of its inputs with its components, and those of its components.
-    """
-    load = job.loads["refit"]
-    base = scoring(model, job, load)
-    if not load.tokens:
-        return base
-    states, read = flow_bytes(model, job, load, 2)
-    ranked = [(m, m.largest_rank) for m in model.propagated]
-    fitted = sum(rank * m.out_features for m, rank in ranked) * ITEM_BYTES[job.dtype]
-    solving = [
-        m.dense_params + rank * (5 * m.out_features + 2 * m.in_features + 4 * rank) for m, rank in ranked
-    ]
-    working = states + 8 * max(solving, default=0)
-    if job.device == "cpu":
-        return Footprint(host_bytes=base.host_bytes + job.actors * (working + fitted + read))
-    return Footprint(
-        host_bytes=base.host_bytes + job.actors * (fitted + read),
-        accelerator_bytes=base.accelerator_bytes
-        + job.actors_per_device * (working + on_fullest(fitted, model, job)),
     )
 
 

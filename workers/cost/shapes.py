@@ -58,10 +58,7 @@ class ModelSize:
 
     @property
     def propagated(self) -> list[MatrixShape]:
-        """Matrices that errors are propagated into, and that are refit.
-
-        They see all tokens.
-        """
+        """Matrices that errors are propagated into: they see all tokens."""
         return [matrix for matrix in self.matrices if matrix.name not in self.reach]
 
     def first_blocks(self, depth: float) -> "ModelSize":
@@ -120,11 +117,11 @@ class JobSize:
     """Numbers of a job.
 
     `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation, refinement (one
-    of `train_epochs` passes), search, refit (one finalist; empty without a refit), confirm, test, verify, and latency
-    (one pass, where latencies are measured).
+    of `train_epochs` passes), search, confirm, test, verify, and latency (one pass, where latencies are
+    measured).
 
     `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of
-    finalists to refit and confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a
+    finalists to confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a
     processor, whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one
     device. `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor.
     `midway_share`: as in `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are

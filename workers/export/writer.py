@@ -25,7 +25,6 @@ from ranksieve.workers.export.card import TEMPLATES, model_card
 from ranksieve.workers.export.heads import heads_of
 from ranksieve.workers.export.reader import OWN_TYPE
 from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
-from ranksieve.workers.factors.refit import load_fitted
 from ranksieve.workers.model import experts as experts_module
 from ranksieve.workers.model import layers
 from ranksieve.workers.model.checks import WEIGHT_FILES
@@ -46,16 +45,14 @@ LEAST_TRANSFORMERS = "5.24"
 class ExportPlan:
     """Model to export and where; `provenance` fills the card and `ranksieve.json`.
 
-    `scratch`: the folder while it is written, in the same file system and not listed. `refit`: file with this
-    candidate's own left factors and biases, if it was refit; its bias of the output head replaces that of the
-    factors. The sizes and ranks in the provenance's summary of the best model are replaced by those of the files.
+    `scratch`: the folder while it is written, in the same file system and not listed. The sizes and ranks in the
+    provenance's summary of the best model are replaced by those of the files.
     """
 
     model_folder: Path
     factors_folder: Path
     matrices: tuple[MatrixShape, ...]
     ranks: tuple[int, ...]
-    refit: Path | None = None
     folder: Path
     scratch: Path
     provenance: Mapping[str, Any]
@@ -93,16 +90,14 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     plan = replace(plan, ranks=live)
     factors = load_factors(plan.factors_folder)
     before = _stored_numbers(model)
-    fitted = {**_answer_bias(model, plan), **load_fitted(plan.refit)}
-    head = linear_head(model)
-    says = head is not None and f"{head[0]}:bias" in fitted
-    biases = _refit(model, factors, fitted)
+    fitted = _answer_bias(model, plan)
+    biases = _give_biases_(model, fitted)
     added = _stored_numbers(model) - before
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     shutil.rmtree(plan.scratch, ignore_errors=True)
     try:
-        _write(model, plan, biases, _counted(plan, sizes), plan.scratch, head_bias=says)
+        _write(model, plan, biases, _counted(plan, sizes), plan.scratch, head_bias=bool(fitted))
         flush_files(plan.scratch)
         shutil.rmtree(plan.folder, ignore_errors=True)
         plan.scratch.rename(plan.folder)
@@ -114,29 +109,17 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
 
 
 def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:
-    """Return the answer bias of the factors; empty for the dense model."""
+    """Return the answer bias of the factors, by its module; empty for the dense model."""
     found, bias_V = linear_head(model), load_answer_bias(plan.factors_folder)
     if found is None or bias_V is None or not _replaced(plan):
         return {}
-    return {f"{found[0]}:bias": bias_V}
+    return {found[0]: bias_V}
 
 
-def _refit(
-    model: PreTrainedModel,
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
-    fitted: Mapping[str, torch.Tensor],
-) -> list[str]:
-    """Replace left factors and biases by fitted ones (see `workers.factors.refit`).
-
-    Returns:
-        The modules that had no bias before.
-    """
+def _give_biases_(model: PreTrainedModel, fitted: Mapping[str, torch.Tensor]) -> list[str]:
+    """Set biases; return the modules that had none before."""
     new: list[str] = []
-    for key, tensor in fitted.items():
-        name, part = key.rsplit(":", 1)
-        if part == "left":
-            factors[name] = (tensor, factors[name][1])
-            continue
+    for name, tensor in fitted.items():
         module: Any = model.get_submodule(name)
         if module.bias is None:
             new.append(name)

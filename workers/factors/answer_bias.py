@@ -1,9 +1,8 @@
 """Bias of the output head for the tokens of fixed answers.
 
-Every model favours some of the answers, whatever it reads (arXiv 2102.09690). A compressed model does so more: least
-squares shrinks what cannot be predicted, so in a refit candidate (see `factors.refit`) the evidence for an answer gets
-weaker and the preference does not. A bias b of the output head corrects for that. It has one number for each token of
-the answers and is fitted to the right answers by maximum a posteriori, with n examples
+Every model favours some of the answers, whatever it reads (arXiv 2102.09690). A bias b of the output head
+corrects for that. It has one number for each token of the answers and is fitted to the right answers by maximum a
+posteriori, with n examples
 
     min  1/n ( Σ -log P(label | b) + ½ ‖b‖² )        log pᵇ(token) = log p(token) + b_token - log Σ_v p(v) e^(b_v)
 

@@ -4,15 +4,13 @@ Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belie
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.factors.refit import load_fitted, refit_to_file, using_fitted
 from ranksieve.workers.forward.agreement import continues_prompts
 from ranksieve.workers.forward.batches import Batch, make_batches
 from ranksieve.workers.forward.generation import answers, read_once, write_alone
@@ -25,14 +23,11 @@ from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    RefitRequest,
     ScoreRequest,
     Scores,
 )
 
 TOP_TOKENS = 64
-
-T = TypeVar("T")
 
 
 class _NotFiniteError(ScoringError):
@@ -69,13 +64,15 @@ class Scorer:
 
         These are logits that are not finite, and lack of memory.
         """
-
-        def score() -> Scores:
-            with using_fitted(self._model, load_fitted(request.refit)):
-                scores, _ = self._run(request, want_beliefs=False)
-            return scores
-
-        return _or_failure(score)
+        try:
+            scores, _ = self._run(request, want_beliefs=False)
+        except ScoringError as error:
+            return Failure(reason=str(error))
+        except (RuntimeError, MemoryError) as error:
+            if (lack := lack_of_memory(error)) is None:
+                raise
+            return Failure(reason=lack)
+        return scores
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         """Score the dense model and return its beliefs, the reference of every candidate.
@@ -92,24 +89,6 @@ class Scorer:
             ) from error
         assert beliefs is not None
         return scores, beliefs
-
-    def refit(self, request: RefitRequest) -> Failure | None:
-        """Refit a candidate on the first calibration examples.
-
-        Its own faults are returned as a `Failure`.
-        """
-        examples = self._task.splits["calibration"][: request.examples]
-        return _or_failure(
-            lambda: refit_to_file(
-                self._model,
-                request.ranks,
-                examples,
-                self._batch_tokens,
-                request.dense_share,
-                request.file,
-                answer_bias=request.answer_bias,
-            )
-        )
 
     @torch.inference_mode()
     def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:
@@ -263,15 +242,3 @@ def _text_quality(texts: Sequence[str | None], examples: Sequence[Example]) -> d
 def _likelihood_quality(nll_E: np.ndarray) -> dict[str, np.ndarray]:
     """Return `quality` and `exact` without written answers."""
     return {"quality": -nll_E, "exact": np.zeros(len(nll_E))}
-
-
-def _or_failure(compute: Callable[[], T]) -> T | Failure:
-    """Return the result, or a scoring error or lack of memory as a failure."""
-    try:
-        return compute()
-    except ScoringError as error:
-        return Failure(reason=str(error))
-    except (RuntimeError, MemoryError) as error:
-        if (lack := lack_of_memory(error)) is None:
-            raise
-        return Failure(reason=lack)

@@ -6,7 +6,6 @@ scores where more is better.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,38 +19,18 @@ Floats = NDArray[np.float64]
 class ScoreRequest:
     """Request to score the candidate with these ranks on `split[start:stop]`.
 
-    `refit`: file with the candidate's own left factors and biases, if it was refit. `loss_only`: generate no answers.
+    `loss_only`: generate no answers.
     """
 
     ranks: tuple[int, ...]
     split: str
     start: int
     stop: int
-    refit: Path | None = None
     loss_only: bool = False
 
     @property
     def examples(self) -> int:
         return self.stop - self.start
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefitRequest:
-    """Request to refit the candidate with these ranks on calibration examples.
-
-    `examples`: how many calibration examples. `file`: where the fitted factors go. `dense_share`: share of the dense
-    flow in the target, see `factors.refit`. `answer_bias`: whether the right answers may contribute, see
-    `workers.factors.answer_bias`.
-    """
-
-    ranks: tuple[int, ...]
-    examples: int
-    dense_share: float
-    file: Path
-    answer_bias: bool = True
-
-
-Request = ScoreRequest | RefitRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,11 +69,6 @@ STORY = [
     ("actor.replaced", {"actor": 1, "reason": "died"}),
     ("candidate.failed", {"generation": None, "reason": "not finite"}),
     (
-        "finalist.refit",
-        {"kept_share": 0.41, "loss_before": 0.06, "loss_after": 0.0403, "kept": True},
-    ),
-    ("finalist.refit", {"kept_share": 0.3, "loss_before": 0.06, "loss_after": None, "kept": False}),
-    (
         "finalist.confirmed",
         {"kept_share": 0.41, "drop_points": 0.5, "drop_low": -0.4, "drop_high": 1.4},
     ),
@@ -100,8 +95,6 @@ LINES = [
     "a candidate of generation 3 failed: not finite",
     "actor 1 replaced: died",
     "a finalist failed: not finite",
-    "refit of the finalist keeping 41.0%: loss 0.0600 to 0.0403 nats, kept",
-    "refit of the finalist keeping 30.0%: loss 0.0600 to – nats, not kept",  # noqa: RUF001
     "finalist keeping 41.0%: drop +0.50 points [-0.40, +1.40]",
     "exported 3.6 MB to /jobs/[1]",
     "loaded back in a fresh process: 0.7810, expected 0.7810",

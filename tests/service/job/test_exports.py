@@ -1,8 +1,5 @@
 """Which candidate a request means, and what is known of it."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from ranksieve.search.errors import InputError
@@ -29,27 +26,9 @@ def test_a_model_of_the_jobs_own_that_is_so_small_is_pointed_to() -> None:
         best_at(FRONT, 0.1, own=0.3)
 
 
-def export(finalist: dict[str, Any] | None) -> Export:
-    return Export(job="j1", asked={"share": 0.4}, candidate={"genome": [1, 2]}, finalist=finalist, known={})
-
-
-def test_what_was_confirmed_counts_for_the_same_factors_only(tmp_path: Path) -> None:
-    file = tmp_path / "j1" / "refit" / "000.safetensors"
-    plain, refit = {"refit": None, "metric": 0.8}, {"refit": "000.safetensors", "metric": 0.9}
-
-    assert export(None).refit_file(tmp_path) is None
-    assert export(None).confirmed(None) is None
-    assert export(plain).refit_file(tmp_path) is None
-    assert export(plain).confirmed(None) == plain
-    assert export(refit).refit_file(tmp_path) is None  # its file has gone
-    assert export(refit).confirmed(None) is None
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"")
-    assert export(refit).refit_file(tmp_path) == file
-    assert export(refit).confirmed(file) == refit
-
-
 def test_an_export_is_kept_as_json() -> None:
-    one = export({"refit": None})
+    one = Export(
+        job="j1", asked={"share": 0.4}, candidate={"genome": [1, 2]}, finalist={"metric": 0.8}, known={}
+    )
     assert Export.from_json(one.to_json()) == one
     assert one.genome == (1, 2)

@@ -14,7 +14,6 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.statistics.intervals import DropInterval, paired_drop
 from ranksieve.search.statistics.pvalues import risk_of_drop
 from ranksieve.service.pipeline.confirmation import Winner, confirm
-from ranksieve.service.pipeline.scoring import Candidate
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
@@ -45,17 +44,15 @@ class FakeScorer:
 
     def score_candidates(
         self,
-        candidates: Sequence[Candidate],
+        genomes: Sequence[Genome],
         split: str,
         report: Any = lambda done, total: None,
     ) -> list[Scores | Failure]:
-        self.splits += [split] * len(candidates)
-        report(len(candidates), len(candidates))
-        results = [self._scores(candidate.genome) for candidate in candidates]
+        self.splits += [split] * len(genomes)
+        report(len(genomes), len(genomes))
+        results = [self._scores(genome) for genome in genomes]
         self.scored += [
-            candidate.genome
-            for candidate, result in zip(candidates, results, strict=True)
-            if isinstance(result, Scores)
+            genome for genome, result in zip(genomes, results, strict=True) if isinstance(result, Scores)
         ]
         return results
 
@@ -91,8 +88,7 @@ def decide(
     log: JobLog, scorer: FakeScorer, tiny_job: Document, *, risks: Sequence[float] = FIXED, **objective: Any
 ) -> Winner:
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": objective}))
-    finalists = [Candidate(genome=genome) for genome in FINALISTS]
-    return confirm(spec, scorer, finalists, risks, log)  # type: ignore[arg-type]
+    return confirm(spec, scorer, FINALISTS, risks, log)  # type: ignore[arg-type]
 
 
 def passed(winner: Winner) -> list[bool]:
@@ -115,7 +111,7 @@ def test_the_smallest_that_holds_before_the_first_failure_wins(
     # The smallest loses nothing, but comes after one that failed: taking it would be a second chance.
     scorer = FakeScorer({(9,): 0, (6,): 2, (4,): 30, (2,): 0})
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0, confidence=0.9)
-    assert (winner.candidate.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
+    assert (winner.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
     assert winner.confirm_drop.estimate == pytest.approx(1.0)
     assert passed(winner) == [True, True, False]
     assert scored(log, store) == shares((9,), (6,), (4,))
@@ -129,8 +125,8 @@ def test_larger_finalists_are_not_scored_where_their_risk_changes_nothing(
 ) -> None:
     scorer = FakeScorer({(9,): 8, (6,): 0, (4,): 6, (2,): 40})  # four points, none, three
     winner = decide(log, scorer, tiny_job, risks=[0.1, 0, 0.9, 0], kind="max_drop", points=5.0)
-    assert (winner.candidate.genome, winner.held, winner.confidence) == ((4,), True, 0.8)
-    assert [one.candidate.genome for one in winner.confirmed] == [(4,), (2,)]
+    assert (winner.genome, winner.held, winner.confidence) == ((4,), True, 0.8)
+    assert [one.genome for one in winner.confirmed] == [(4,), (2,)]
     assert [one.drop.confidence for one in winner.confirmed] == [0.8, 0.8]
     assert passed(winner) == [True, False]
     assert scored(log, store) == shares((4,), (2,))
@@ -143,21 +139,21 @@ def test_larger_finalists_are_scored_where_their_risk_decides(
     scorer = FakeScorer({(9,): lost, (6,): 0, (4,): 6, (2,): 40})  # three points hold at 80 %, not at 99.6 %
     winner = decide(log, scorer, tiny_job, risks=[0.98, 0, 0.02, 0], kind="max_drop", points=5.0)
     assert scored(log, store)[:3] == shares((4,), (2,), (9,))
-    assert (winner.candidate.genome, winner.held) == (winning, holds)
+    assert (winner.genome, winner.held) == (winning, holds)
 
 
 @pytest.mark.parametrize("kind", ["max_drop", "pareto"])
 def test_finalists_are_scored_once_on_all_examples(log: JobLog, tiny_job: Document, kind: str) -> None:
     scorer = FakeScorer({})
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind=kind, points=10.0)
-    assert sorted(scorer.scored) == sorted(one.candidate.genome for one in winner.confirmed)
+    assert sorted(scorer.scored) == sorted(one.genome for one in winner.confirmed)
     assert {len(one.scores.quality) for one in winner.confirmed} == {EXAMPLES}
 
 
 def test_larger_finalists_are_scored_where_a_smaller_one_cannot_be(log: JobLog, tiny_job: Document) -> None:
     scorer = FakeScorer({(4,): None})
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind="max_drop", points=10.0)
-    assert (winner.candidate.genome, winner.held) == ((6,), True)
+    assert (winner.genome, winner.held) == ((6,), True)
     assert scorer.scored == [(9,), (6,)]
 
 
@@ -169,7 +165,7 @@ def test_a_finalist_whose_drop_is_no_number_has_failed(log: JobLog, store: Store
             return super().drop(scores, split, confidence, seed)
 
     winner = decide(log, Overflowing({(4,): 1}), tiny_job, kind="max_drop", points=5.0)
-    assert (winner.candidate.genome, winner.held) == ((6,), True)
+    assert (winner.genome, winner.held) == ((6,), True)
     assert scored(log, store) == shares((9,), (6,))
     failed = [event for event in store.events(log.job.id) if event.type == "candidate.failed"]
     assert [event.data["reason"] for event in failed] == ["perplexity overflows"]
@@ -187,7 +183,7 @@ def test_too_few_examples_carry_no_promise_even_if_none_is_lost(
 
 
 def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Document) -> None:
-    dense = Candidate(genome=(len(SPACE.genes[0].levels) - 1,))
+    dense = (len(SPACE.genes[0].levels) - 1,)
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": {"kind": "max_drop", "points": 0}}))
     assert confirm(spec, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
 
@@ -195,7 +191,7 @@ def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Docum
 def test_none_holds(log: JobLog, tiny_job: Document) -> None:
     scorer = FakeScorer(dict.fromkeys(FINALISTS, 40))
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
-    assert (winner.candidate.genome, winner.held) == ((9,), False)  # the safest of them, said to be none
+    assert (winner.genome, winner.held) == ((9,), False)  # the safest of them, said to be none
     assert passed(winner) == [False]
 
 
@@ -207,7 +203,7 @@ def test_the_bound_counts_not_the_estimate(log: JobLog, tiny_job: Document) -> N
 def test_at_a_given_size_the_lowest_loss_wins(log: JobLog, tiny_job: Document) -> None:
     scorer = FakeScorer({(4,): 50}, kl_nats={(4,): 0.01})
     winner = decide(log, scorer, tiny_job, kind="target_params", share=0.5)
-    assert (winner.candidate.genome, winner.held) == ((4,), True)
+    assert (winner.genome, winner.held) == ((4,), True)
     assert passed(winner) == [True] * 4
     assert [one.risk for one in winner.confirmed] == [None] * 4  # nothing is promised
 
@@ -217,8 +213,8 @@ def test_of_a_front_all_are_confirmed_and_the_smallest_before_the_first_failure_
 ) -> None:
     scorer = FakeScorer({(9,): 0, (6,): 2, (4,): 30, (2,): 0})
     winner = decide(log, scorer, tiny_job, kind="pareto", points=5.0, confidence=0.9)
-    assert (winner.candidate.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
-    assert [one.candidate.genome for one in winner.confirmed] == FINALISTS
+    assert (winner.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
+    assert [one.genome for one in winner.confirmed] == FINALISTS
     assert passed(winner) == [True, True, False, False]  # the promise is not for the last: it was not tested
     assert scored(log, store) == shares(*FINALISTS)
     assert set(scorer.splits) == {"confirm"}
@@ -229,13 +225,13 @@ def test_of_a_front_all_that_hold_are_told_also_where_only_the_last_risk_decides
 ) -> None:
     scorer = FakeScorer({(9,): 0, (6,): 0, (4,): 30, (2,): 0})
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0, 0.5], kind="pareto", points=5.0)
-    assert winner.candidate.genome == (2,)
+    assert winner.genome == (2,)
     assert passed(winner) == [True, True, False, True]
 
 
 def test_of_a_front_the_largest_wins_where_none_holds(log: JobLog, tiny_job: Document) -> None:
     winner = decide(log, FakeScorer(dict.fromkeys(FINALISTS, 40)), tiny_job, kind="pareto", points=5.0)
-    assert (winner.candidate.genome, winner.held) == ((9,), False)
+    assert (winner.genome, winner.held) == ((9,), False)
 
 
 @pytest.mark.parametrize(("lost", "holds"), [(3, True), (4, False)])
@@ -248,7 +244,7 @@ def test_a_finalist_that_cannot_be_scored_passes_no_risk_on(
     assert whole.confirmed[0].passed
     scorer = FakeScorer({(9,): None, (6,): lost, (4,): 30})
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0.5, 0, 0], **wanted)
-    assert (winner.candidate.genome, winner.held) == ((6,), holds)
+    assert (winner.genome, winner.held) == ((6,), holds)
 
 
 def test_a_finalist_that_cannot_be_scored_with_all_of_the_risk_ends_the_test(
@@ -256,7 +252,7 @@ def test_a_finalist_that_cannot_be_scored_with_all_of_the_risk_ends_the_test(
 ) -> None:
     scorer = FakeScorer({(9,): None, (6,): None, (4,): 0})
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
-    assert (winner.candidate.genome, winner.held) == ((4,), False)
+    assert (winner.genome, winner.held) == ((4,), False)
     assert scorer.scored == [(4,)]
 
 
@@ -279,4 +275,4 @@ def test_the_test_split_is_only_looked_at_by_with_test(log: JobLog, tiny_job: Do
 def test_a_winner_that_fails_on_test(log: JobLog, tiny_job: Document) -> None:
     winner = decide(log, FakeScorer({}), tiny_job, kind="max_drop", points=5.0)
     with pytest.raises(ScoringError, match="test split: not finite"):
-        winner.with_test(FakeScorer({winner.candidate.genome: None}), log)  # type: ignore[arg-type]
+        winner.with_test(FakeScorer({winner.genome: None}), log)  # type: ignore[arg-type]

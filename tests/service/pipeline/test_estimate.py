@@ -40,7 +40,7 @@ from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES
 from ranksieve.workers.model.filesize import Remainder
 
 Document = dict[str, Any]
-PHASES = ["prepare", "dense", "search", "refit", "confirm", "test", "export", "verify"]
+PHASES = ["prepare", "dense", "search", "confirm", "test", "export", "verify"]
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
 LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
 LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}

@@ -1,6 +1,5 @@
 """Whole jobs, and exports of other candidates of theirs."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -55,52 +54,26 @@ def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, arc
         jobs.export(asked.id, share=0.5)
 
 
-def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
-    jobs: Jobs, tiny_job: Document, tmp_path: Path
-) -> None:
+def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(jobs: Jobs, tiny_job: Document) -> None:
     front(smallest=0.3, sizes=4, finalists=2)
     tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
-    tiny_job["policy"] |= {"method": "weight", "refit": 1.0, "kl_weight": 1.0}
-    tiny_job["policy"]["search"]["generations"] = 0
-    id = jobs.submit(tiny_job)
-    jobs.run(LocalCluster())
-    job_result, winner = winner_of(jobs, id)
-    assert job_result["refit"] is True
-    first = jobs.export(id, candidate=winner)
-    result = jobs.run(LocalCluster())
-    assert weights(result) == weights(job_result)
-    assert result["export"]["measured_on"] == ["confirm"]
-    assert result["best"]["metric"] == {"confirm": job_result["best"]["metric"]["confirm"]}
-    assert result["best"]["drop"] == {"confirm": job_result["best"]["drop"]["confirm"]}
-    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
-    assert "Drop on the confirm split" in card
-    assert "named above: the test split was not touched" in card
-
-    # without what was fitted to it, it is what the search knew, and its card says so
-    jobs.store.submissions.delete_job(first.id)
-    jobs.export(id, candidate=winner)
-    shutil.rmtree(tmp_path / "data" / "jobs" / id / "refit")
-    assert jobs.run(LocalCluster())["export"]["measured_on"] == ["search"]
-
-
-def test_an_export_of_a_finalist_without_a_refit_is_held_to_the_confirm_split(
-    jobs: Jobs, tiny_job: Document
-) -> None:
-    front(smallest=0.3, sizes=4, finalists=2)
-    tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
-    tiny_job["policy"]["refit"] = None
     tiny_job["policy"]["search"]["generations"] = 0
     id = jobs.submit(tiny_job)
     jobs.run(LocalCluster())
     job_result, winner = winner_of(jobs, id)
     asked = jobs.export(id, candidate=winner)
     exported = jobs.run(LocalCluster())
+    assert weights(exported) == weights(job_result)
     assert exported["export"]["measured_on"] == ["search", "confirm"]
     assert exported["dense"]["metric"].keys() == {"search", "confirm"}
     confirmed = job_result["best"]["metric"]["confirm"]
     assert exported["best"]["metric"]["confirm"] == confirmed
+    assert exported["best"]["drop"]["confirm"] == job_result["best"]["drop"]["confirm"]
     (verified,) = jobs.events(asked.id, "artifact.verified")
     assert verified["expected"] == confirmed
+    card = (Path(exported["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "Drop on the confirm split" in card
+    assert "named above: the test split was not touched" in card
 
 
 def test_evicted_factors_are_made_again(jobs: Jobs, archive: Finished, tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
         "dense",
         "search",
         "confirm",
-        "refit",
         "test",
         "export",
         "verify",
@@ -147,7 +146,7 @@ def test_the_numbers_add_up_with_tied_embeddings(jobs: Jobs, short_job: Document
     assert best["kl_nats"].keys() == best["metric"].keys() == {"search", "confirm", "test"}
 
 
-def test_the_experts_of_a_mixture_are_searched_refit_around_and_exported(
+def test_the_experts_of_a_mixture_are_searched_and_exported(
     jobs: Jobs, tiny_job: Document, tiny_mixture: str
 ) -> None:
     tiny_job["model"]["path"] = tiny_mixture

@@ -60,7 +60,7 @@ def test_a_paused_job_goes_on_to_the_same_result(
 
     assert essence(result) == essence(undisturbed.result)
     scored = [
-        [r for r in cluster.actors[0].requests if r.split == "search" and r.refit is None]
+        [r for r in cluster.actors[0].requests if r.split == "search"]
         for cluster in (undisturbed.cluster, paused, resumed)
     ]
     assert len(scored[1]) > 0
@@ -99,12 +99,7 @@ def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, short_j
     switch_off(jobs, lambda request: request.split == "test")
     resumed = LocalCluster()
     assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
-    searched = [request for request in resumed.actors[0].requests if request.split == "search"]
-    assert [request.refit is None for request in searched] == [True, False] * len(
-        resumed.actors[0].others["refit"]
-    )
-    assert all(request.examples == 16 for request in searched)
-    assert {request.split for request in resumed.actors[0].requests} == {"search", "confirm", "test"}
+    assert {request.split for request in resumed.actors[0].requests} == {"confirm", "test"}
     states = [data["state"] for data in jobs.events(id, "job.state")]
     assert states[-6:] == ["finalizing", "validating", "preparing", "searching", "finalizing", "succeeded"]
 

@@ -12,7 +12,7 @@ from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.pipeline import trials as module
-from ranksieve.service.pipeline.scoring import CHUNK, Candidate, TaskScorer
+from ranksieve.service.pipeline.scoring import CHUNK, TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Beliefs, Failure, ScoreRequest, Scores
@@ -53,7 +53,6 @@ class FakeRunner:
         method: str,
         requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda n: None,
-        timeouts: float = 1.0,
     ) -> list[object]:
         self.requests += requests
         results: list[object] = []
@@ -311,7 +310,7 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -
 def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    good, bad = scorer.score_candidates([Candidate(genome=(2, 2)), Candidate(genome=(1, 1))], "confirm")
+    good, bad = scorer.score_candidates([(2, 2), (1, 1)], "confirm")
     assert isinstance(good, Scores)
     assert len(good.quality) == 600
     assert bad == Failure(reason="not finite")

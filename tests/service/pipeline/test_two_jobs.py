@@ -36,7 +36,6 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
     jobs: Jobs, two_processors: Application, short_job: Document
 ) -> None:
     short_job["resources"]["actors"] = 2
-    short_job["policy"]["refit"] = None
     short_job["policy"]["search"] |= {"generations": 8, "max_evaluations": 100}
     specs = [short_job | {"seed": seed} for seed in (0, 1)]
     expected = []

@@ -122,8 +122,6 @@ def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
     store.user_requests.ask(cancelled, Request.CANCEL)
     names = (
         "model.tmp/config.json",
-        "refit/000.safetensors.17.part",
-        "refit/000.safetensors",
         "matrices.json",
         "clock.json.1b4e.part",
     )
@@ -138,7 +136,7 @@ def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
         assert all((tmp_path / id / name).is_file() for name in names)
     for id in (paused, cancelled):
         left = sorted(str(file.relative_to(tmp_path / id)) for file in (tmp_path / id).rglob("*"))
-        assert left == ["matrices.json", "refit", "refit/000.safetensors"]
+        assert left == ["matrices.json"]
 
 
 def test_what_is_half_written_and_cannot_be_removed_is_tried_again(

@@ -45,7 +45,6 @@ class LocalActors:
         self._meddle = meddle
         self._cancelled = cancelled
         self.requests: list[ScoreRequest] = []
-        self.others: dict[str, list[Any]] = {"refit": []}
         self.closed = False
 
     def run(
@@ -53,11 +52,7 @@ class LocalActors:
         method: str,
         requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
-        timeouts: float = 1.0,
     ) -> list[Any]:
-        if method == "refit":
-            self.others[method] += requests
-            return [getattr(self._scorer, method)(request) for request in requests]
         results = []
         for request in requests:
             result = getattr(self._scorer, method)(request)

@@ -17,11 +17,11 @@ import ray
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, InputError, ScoringError
 from ranksieve.search.space.matrix import DENSE
-from ranksieve.workers.cluster import breaker, crew, retries
+from ranksieve.workers.cluster import breaker, crew
 from ranksieve.workers.cluster.dispatcher import Dispatcher, _expected_cost
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
-from ranksieve.workers.types.scores import Failure, RefitRequest, ScoreRequest, Scores
+from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores
 
 LONG_S, KILLED_WITHIN_S = 60.0, 10
 
@@ -78,8 +78,6 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
                 threading.Event().wait()
             while word == HELD and not (self._folder / HELD).exists():
                 threading.Event().wait(0.02)
-            if word == "slow":
-                threading.Event().wait(2.5)
             if word == "brief":
                 threading.Event().wait(0.01)
             if word == "bad input":
@@ -109,9 +107,6 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
             if request.split == "no memory":
                 raise MemoryError
             return "dense", request.start
-
-        def refit(self, request: RefitRequest) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
 
         def _first_time(self, request: ScoreRequest) -> bool:
             try:
@@ -212,12 +207,6 @@ def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) ->
     assert starts(job.run(*fine(1))) == [0]
 
 
-def test_a_run_may_have_longer_deadlines(make_job: Callable[..., Job]) -> None:
-    job = make_job(timeout_s=1.0)
-    assert starts(job.run(request("slow", 7), timeouts=30.0)) == [7]
-    assert not job.replaced
-
-
 def test_no_deadline_runs_while_an_actor_starts(make_job: Callable[..., Job], tmp_path: Path) -> None:
     (tmp_path / SLOW_START).touch()
     job = make_job(timeout_s=1.0)
@@ -243,15 +232,6 @@ def test_candidates_that_kill_together_are_failures(
     assert [type(one), type(other)] == [Failure, Failure]
     assert starts(fine_ones) == [0, 1]
     assert len(job.replaced) >= 6  # three each, and one more where another actor's word was asked for
-
-
-def test_a_refit_that_always_kills_is_a_failure(
-    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "SUSPECT", 1)  # `test_retries` has the others
-    refit = RefitRequest(ranks=(1,), examples=4, dense_share=0.5, file=Path("refit"))
-    (failure,) = make_job().dispatcher.run("refit", [refit])
-    assert isinstance(failure, Failure)
 
 
 def test_an_actor_on_a_broken_node_fails_no_candidate(

@@ -28,7 +28,7 @@ from ranksieve.workers.factors import calibration
 from ranksieve.workers.factors.preparation import prepare, propagated
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.types.plan import ModelSource
-from ranksieve.workers.types.scores import RefitRequest, ScoreRequest, Scores
+from ranksieve.workers.types.scores import ScoreRequest, Scores
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 FIRST = torch.device("cuda", 0)
@@ -303,18 +303,12 @@ def test_every_tensor_of_a_job_is_where_it_belongs(
         scorer.set_beliefs({"search": beliefs})
         request = part(prepared, lambda index: (DENSE, 0)[index % 2] if index < 2 else RANKS[index % 5])
         assert isinstance(scorer.score(request), Scores)
-        refit = RefitRequest(
-            ranks=request.ranks, examples=12, dense_share=0.5, file=tmp_path / "refit", answer_bias=True
-        )
-        assert scorer.refit(refit) is None
-        assert isinstance(scorer.score(replace(request, refit=refit.file)), Scores)
         *_, exported = export(
             ExportPlan(
                 model_folder=prepared.model.folder,
                 factors_folder=prepared.factors,
                 matrices=prepared.matrices,
                 ranks=request.ranks,
-                refit=refit.file,
                 folder=tmp_path / "export",
                 scratch=tmp_path / "scratch",
                 provenance=provenance,

@@ -1,10 +1,8 @@
-from pathlib import Path
-
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.cluster.retries import Attempt
-from ranksieve.workers.types.scores import Failure, RefitRequest, ScoreRequest
+from ranksieve.workers.types.scores import Failure, ScoreRequest
 
-REQUEST = ScoreRequest(ranks=(4, 2), split="search", start=0, stop=8, refit=Path("fitted"))
+REQUEST = ScoreRequest(ranks=(4, 2), split="search", start=0, stop=8)
 IN_ITS_PLACE = ScoreRequest(ranks=(DENSE, DENSE), split="search", start=0, stop=8)
 
 
@@ -40,15 +38,6 @@ def test_a_candidate_is_tried_again_if_the_dense_model_does_as_much_harm() -> No
 
 def test_there_is_nobody_to_blame_where_the_dense_model_is_scored() -> None:
     assert failed_on(*range(9), method="score_dense").call() == ("score_dense", REQUEST)
-
-
-def test_a_refit_stands_against_the_dense_model_on_its_calibration_examples() -> None:
-    refit = RefitRequest(ranks=(4, 2), examples=5, dense_share=0.5, file=Path("fitted"))
-    suspect = Attempt(key=0, method="refit", request=refit)
-    for _ in range(3):
-        suspect.fail(0, "died")
-    proof = ScoreRequest(ranks=(DENSE, DENSE), split="calibration", start=0, stop=5)
-    assert suspect.call() == ("score", proof)
 
 
 def test_a_request_goes_to_an_actor_that_it_has_not_met_as_long_as_one_is_up() -> None:

@@ -27,7 +27,7 @@ from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import ScoreRequest
 
 BATCH_TOKENS = 64
-PHASES = ("prepare", "dense", "search", "refit", "confirm", "test", "export", "verify")
+PHASES = ("prepare", "dense", "search", "confirm", "test", "export", "verify")
 MATRIX = MatrixShape(name="m", out_features=20, in_features=10, layer=0, kind="m")
 MODEL = ModelSize(
     matrices=(MATRIX,),
@@ -62,7 +62,7 @@ PASS_S = 10
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     names = ("calibration", "way", "propagation", "refinement", "search")
-    loads = {name: ONE for name in (*names, "refit", "confirm", "test", "verify")}
+    loads = {name: ONE for name in (*names, "confirm", "test", "verify")}
     return make_job({**loads, "propagation": Load()})
 
 
@@ -103,7 +103,6 @@ def test_forward_flops_are_what_torch_counts(
         ("prepare", 10, 3, START_S + 1),  # both ways; factoring
         ("dense", 20, 2, START_S),  # search and confirm
         ("search", 75, 7.5, 0),
-        ("refit", 4 * 30, 4 * (5 + 2), 0),  # four finalists, scored before and after
         ("confirm", 40, 4, 0),
         ("test", 20, 2, 0),
         ("export", 0, 0, START_S),
@@ -147,17 +146,12 @@ def test_each_group_of_grams_takes_a_pass_of_its_own(job: JobSize) -> None:
     assert seconds_of(apart) - seconds_of(together) == pytest.approx(3 * PASS_S, abs=0.1)
 
 
-def test_without_a_refit_finalists_are_not_scored_for_it(job: JobSize) -> None:
-    refit = phases_of(replace(job, loads={**job.loads, "refit": Load()}))["refit"]
-    assert (refit.tokens, refit.flops, refit.seconds_high) == (0, 0, 0)
-
-
 def test_actors_on_devices_of_their_own_share_scoring_shards_and_factoring(job: JobSize) -> None:
     long = replace(ONE, tokens=3 * 4096, batches=3)  # three shards
     job = replace(job, loads={**job.loads, "calibration": long})
     factoring = replace(RATES, decomposition_flops=140)  # 100 seconds
     one, four = (phases_of(replace(job, devices=devices), rates=factoring) for devices in (1, 4))
-    for name in ("search", "refit", "confirm", "test"):
+    for name in ("search", "confirm", "test"):
         assert seconds_of(four[name]) == pytest.approx(seconds_of(one[name]) / 4, abs=0.1)
     for name in ("export", "verify"):
         assert four[name] == one[name]

@@ -22,7 +22,6 @@ from ranksieve.workers.cost.latency import LatencyPlan
 from ranksieve.workers.cost.latency_measurement import measure_latency
 from ranksieve.workers.cost.memory import (
     exporting,
-    refitting,
     scoring,
     timing,
     verifying,
@@ -34,7 +33,6 @@ from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.decomposition import factor
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.factors.propagation import propagate
-from ranksieve.workers.factors.refit import refit
 from ranksieve.workers.model.attention import suit_gradients
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
 from ranksieve.workers.model.switchable import SwitchableModel
@@ -48,7 +46,7 @@ def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
 
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
-    names = ("calibration", "propagation", "refinement", "refit", "search", "confirm", "test", "verify")
+    names = ("calibration", "propagation", "refinement", "search", "confirm", "test", "verify")
     made = make_job({name: uniform_load(64, 32, 2048) for name in names})
     return replace(made, actors=1, actors_per_device=1)
 
@@ -141,10 +139,8 @@ def test_grams_are_those_that_calibration_keeps(
     assert real <= estimated + 2 * 8 * 32**2 <= 1.3 * real
 
 
-@pytest.mark.parametrize("name", ["propagation", "refit"])
 @pytest.mark.parametrize(("rows", "length"), [(256, 32), (4, 8)], ids=["flows", "regressions"])
 def test_flows_and_regressions_are_those_that_are_held(
-    name: str,
     rows: int,
     length: int,
     make_llama: Callable[..., LlamaForCausalLM],
@@ -164,14 +160,11 @@ def test_flows_and_regressions_are_those_that_are_held(
     examples = [choice_example((5,) * (length - 1) + (number % 48,), ((6,), (7,))) for number in range(rows)]
     task = replace(make_task("choice"), splits={"calibration": tuple(examples)})
     load, ranks = load_of(task, "calibration", 256), [matrix.largest_rank for matrix in matrices]
-    job = replace(job, propagated=1, loads={**job.loads, name: load})
+    job = replace(job, propagated=1, loads={**job.loads, "propagation": load})
     with Held([*llama.parameters(), *llama.buffers()]) as held:
-        if name == "refit":
-            list(refit(model, ranks, examples, 256, 0.5))
-        else:
-            list(propagate(model, [ranks], energies, examples, 256))
+        list(propagate(model, [ranks], energies, examples, 256))
     size = size_of(llama.config)
-    estimated = refitting(size, job) if name == "refit" else preparation(size, job)["propagation"]
+    estimated = preparation(size, job)["propagation"]
     there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "float32")
     assert 0.6 < held.most / (estimated.host_bytes - there) < 1
 

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, Example
-from ranksieve.workers.types.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
+from ranksieve.workers.types.scores import Beliefs, Failure, ScoreRequest, Scores
 
 MATRICES = 14
 WHOLE = 16
@@ -270,48 +269,6 @@ def test_no_memory_is_a_failure(
         assert failure.reason.startswith("out of memory: ")
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         score(break_down)
-
-
-def test_a_refit_candidate_is_scored_with_factors_of_its_own(
-    make_scorer: Callable[..., Any], tmp_path: Path
-) -> None:
-    scorer, _, _ = make_scorer("choice")
-    _, beliefs = scorer.score_dense(request())
-    scorer.set_beliefs({"search": beliefs})
-    file, ranks = tmp_path / "refit.safetensors", (4,) * MATRICES
-    before = scored(scorer, 4)
-    assert scorer.refit(RefitRequest(ranks=ranks, examples=8, dense_share=0.5, file=file)) is None
-    after = scorer.score(replace(request(4), refit=file))
-    assert isinstance(after, Scores)
-    assert after.kl_nats.mean() != before.kl_nats.mean()
-    np.testing.assert_array_equal(scored(scorer, 4).kl_nats, before.kl_nats)  # its own factors are back
-    assert [path.name for path in tmp_path.iterdir()] == ["refit.safetensors"]
-
-
-def test_a_candidate_that_cannot_be_refit_is_a_failure(
-    make_scorer: Callable[..., Any], tmp_path: Path
-) -> None:
-    scorer, model, _ = make_scorer("choice")
-    model.get_input_embeddings().weight.data.fill_(torch.inf)
-    file = tmp_path / "refit.safetensors"
-    failure = scorer.refit(RefitRequest(ranks=(4,) * MATRICES, examples=8, dense_share=0.5, file=file))
-    assert isinstance(failure, Failure)
-    assert "is not finite" in failure.reason
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_whose_blocks_cannot_be_left_out_is_not_refit(
-    make_scorer: Callable[..., Any], tmp_path: Path
-) -> None:
-    scorer, model, _ = make_scorer("choice")
-
-    def want_keys(*_: Any, **__: Any) -> None:
-        raise KeyError("sliding_attention")  # as where layers share them
-
-    model.model.layers[1].register_forward_pre_hook(want_keys)
-    file = tmp_path / "refit.safetensors"
-    failure = scorer.refit(RefitRequest(ranks=(4,) * MATRICES, examples=8, dense_share=0.5, file=file))
-    assert failure == Failure(reason="the model cannot be run block by block: KeyError: 'sliding_attention'")
 
 
 def test_no_kl_without_beliefs_of_the_split(make_scorer: Callable[..., Any]) -> None:
