@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ranksieve.search.evolution.settings import SearchSettings
-from ranksieve.search.space.objectives import MaxDrop as WithinDrop
-from ranksieve.service.spec import EffortName, JobSpec, MaxDrop, Pareto, TargetParams
+from ranksieve.service.spec import EffortName, JobSpec, MaxDrop, TargetParams
 from ranksieve.workers.factors.decomposition import Method
 
 EVALUATION_TIMEOUT_S = 1800.0
@@ -20,9 +19,6 @@ MIDWAY_SHARE = 0.3
 
 Other sizes gain nearly as much.
 """
-
-PROPAGATED_AROUND = (0.8, 1.6)
-"""Sizes that errors are propagated at, as multiples of the size that is wanted."""
 
 TRAINED, TRAINED_TO_BE_SMALL = (0.12, 0.6), (0.05, 0.3)
 """Kept shares that training draws; the second for choices, if the smallest model within a drop is wanted."""
@@ -57,7 +53,6 @@ class Policy:
         gram_examples: Most calibration records for the second moments.
         midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
             model.
-        propagated_shares: Sizes of the models in which errors are propagated; None: by the objective.
         train_epochs: Passes over the calibration records to tune the dense model, and then to train its factors.
         train_examples: Most calibration records of one pass.
         tune_rate: Highest learning rate of AdamW for the dense model.
@@ -71,7 +66,6 @@ class Policy:
     rank_step: int = 16
     gram_examples: int = 512
     midway_share: float | None = None
-    propagated_shares: tuple[float, ...] | None = None
     train_epochs: int = 0
     train_examples: int | None = 2048
     tune_rate: float = 3e-4
@@ -82,7 +76,6 @@ class Policy:
 
 EFFORTS: dict[EffortName, Policy] = {
     "quick": Policy(
-        propagated_shares=(),
         search=SearchSettings(generations=0),
     ),
     "normal": Policy(
@@ -147,42 +140,6 @@ def trained_shares(spec: JobSpec) -> tuple[float, float]:
     """Return the least and the largest kept share that training draws."""
     small = isinstance(spec.objective, MaxDrop) and spec.task.kind == "choice"
     return TRAINED_TO_BE_SMALL if small else TRAINED
-
-
-def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float, ...] | WithinDrop:
-    """Return the sizes of the models in which errors are propagated.
-
-    For a job that looks for its size, it is the drop that these models may have. Empty: errors are not propagated.
-
-    Args:
-        spec: The job.
-        share: Share of the prunable parameters at the target in bytes or time; None while unknown.
-    """
-    policy = policy_of(spec)
-    if policy.method != "task":
-        return ()
-    if policy.propagated_shares is not None:
-        return policy.propagated_shares
-    if policy.train_epochs:  # not measured with it
-        return ()
-    match spec.objective:
-        case MaxDrop(points=points) if spec.task.kind == "choice":  # written answers may get worse
-            return WithinDrop(points=points)
-        case MaxDrop() | Pareto():
-            return ()
-    wanted = _wanted_share(spec) or share or MIDWAY_SHARE
-    around = (round(wanted * factor, 6) for factor in PROPAGATED_AROUND) if wanted < 1 else ()
-    return tuple(one for one in around if 0 < one < 1)
-
-
-def propagates(spec: JobSpec) -> bool:
-    """Return whether errors are propagated, if the model allows it."""
-    return bool(propagated_shares(spec))
-
-
-def gives_bias(spec: JobSpec) -> bool:
-    """Return whether the output head gets a bias, if the model allows it."""
-    return propagates(spec)
 
 
 def _wanted_share(spec: JobSpec) -> float | None:

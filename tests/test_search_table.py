@@ -113,25 +113,6 @@ def test_only_ever_smaller_models_are_accepted(table: ModuleType) -> None:
     assert [entry.genome for entry in accepted] == [(3,), (1,)]
 
 
-def test_factors_as_a_job_makes_them_are_those_of_one_objective(
-    table: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = ["table", "--methods", "ranksieve", "uniform", "--shares", ".3", "--drops", "1", "--seeds", "7"]
-    models = {}
-    for more in ([], ["--propagate"]):
-        monkeypatch.setattr(sys, "argv", [*asked, *more])
-        arguments = table._arguments()
-        keys = table._keys(arguments)
-        models[len(more)] = [table._model_of(arguments, key) for key in keys]
-        assert {dict(zip(table.KEY, key, strict=True))["propagated"] for key in keys} == (
-            {"as a job"} if more else {None}
-        )
-    assert models == {
-        0: [("task", 7, None)] * 4,
-        1: [("task", 7, ("share", 0.3))] * 2 + [("task", 7, ("drop", 1.0))] * 2,
-    }
-
-
 @pytest.mark.campaign
 def test_a_stopped_table_goes_on_without_running_a_row_again(
     table: ModuleType,

@@ -37,8 +37,8 @@ class Checked:
     """A job that can run: model, matrices to prune, remainder and tokenized task.
 
     `model` is local. `expert`: name of a matrix that belongs to an expert, if any. `context`: longest sequence of the
-    model in tokens, if the model states one. `by_block`: whether the model can be run block by block, each block from
-    the hidden states behind the previous one. `licence`: licence fields of the model's own card.
+    model in tokens, if the model states one. `by_block`: whether each block needs only the hidden states behind the
+    previous one, so that the model can be cut and tuned. `licence`: licence fields of the model's own card.
     """
 
     model: ModelSource
@@ -58,7 +58,6 @@ def check(
     models: FolderCache,
     *,
     weights: Weights = "fetched",
-    head_bias: bool = False,
 ) -> Checked:
     """Check the model and the task.
 
@@ -68,7 +67,6 @@ def check(
         data: The records, and how they are split.
         models: Cache of prepared models.
         weights: What is required of the model's weights.
-        head_bias: Whether blockwise fitting may give the output head a bias for fixed answers.
 
     Raises:
         InputError: A check fails; the error names the field of the job file.
@@ -81,22 +79,20 @@ def check(
     if model.adapter is not None:
         fit_adapter(model.adapter, empty)
     matrices = find_matrices(empty, model.include, model.exclude)
-    walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
     context = context_length(config)
     step("model", "reading the model's tokenizer")
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
     if model.kind != "hub" or weights == "fetched":  # else some files may be missing yet
         check_sizes(replace(local, kind=model.kind), empty.num_parameters())
-    rest = remainder(empty, matrices, head_bias=head_bias and walked and encoded.kind == "choice")
     return Checked(
         model=local,
         matrices=matrices,
-        remainder=rest,
+        remainder=remainder(empty, matrices),
         task=encoded,
         context=context,
         expert=next((m.name for m in matrices if expert_of(empty, m.name) is not None), None),
-        by_block=walked,
+        by_block=not getattr(config.get_text_config(), "num_kv_shared_layers", None),
         licence=licence_of(local),
     )
 

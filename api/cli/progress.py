@@ -29,7 +29,6 @@ _PHASES = {
     "projection": "factor matrices",
     "recalibration": "calibrate midway",
     "reprojection": "factor matrices again",
-    "propagation": "propagate errors",
     "refinement": "train factors",
     "latency": "measure latencies",
     "dense": "score dense model",
@@ -149,8 +148,6 @@ class Narrator:
             case "dense.scored":
                 self._drop_unit = drop_unit(data["metric_name"])
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
-            case "factors.propagated":
-                return _propagated(data)
             case "finalist.confirmed":
                 return _finalist(data, self._drop_unit)
             case "actor.replaced":
@@ -209,22 +206,6 @@ def _failed(data: Mapping[str, Any]) -> str:
     generation = data["generation"]
     who = "a finalist" if generation is None else f"a candidate of generation {generation}"
     return f"{who} failed: {data['reason']}"
-
-
-def _propagated(data: Mapping[str, Any]) -> str:
-    if data["reason"] is not None:
-        return f"errors not propagated: {data['reason']}"
-    sizes = " and ".join(map(_percent, data.get("shares", ())))
-    models = f" in models of {sizes}" if sizes else ""
-    bias = ", with a bias of the answers" if data["kept"] and data.get("answer_bias") else ""
-    return f"factors after errors were propagated{models}: {_losses(data)}{bias}"
-
-
-def _losses(data: Mapping[str, Any]) -> str:
-    before, after = (_number(data[name], ".4f") for name in ("loss_before", "loss_after"))
-    error = data.get("standard_error")
-    known = f" (standard error of the difference {error:.4f})" if error is not None else ""
-    return f"loss {before} to {after} nats{known}, {'kept' if data['kept'] else 'not kept'}"
 
 
 def _finalist(data: Mapping[str, Any], unit: str) -> str:

@@ -5,8 +5,7 @@ off in ever smaller steps otherwise. It is a binary search over sizes whose ever
 evolution. For `Pareto` the target is the largest of all sizes that are searched at once.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +48,6 @@ def seed_shares(space: SearchSpace) -> tuple[float, ...]:
     They are shares of the dense cost.
     """
     return tuple(part * space.largest_share for part in SEED_SHARES)
-
-
-def smallest_seed_share(shares: Sequence[float], holds: Callable[[float], bool]) -> float:
-    """Return the smallest of some falling shares whose seed is good enough.
-
-    All larger seeds must be good enough, too. If none is, return the largest.
-    """
-    smaller = bisect_left(shares, True, key=lambda share: not holds(share))  # those before it hold
-    return shares[max(0, smaller - 1)]
 
 
 class FixedTarget:

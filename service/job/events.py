@@ -30,11 +30,6 @@ class EventType(StrEnum):
     (metric of the given model on the search split, as it is and with one number fitted to each choice)"""
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total; of the phase `fetch` in MB"""
-    FACTORS_PROPAGATED = "factors.propagated"
-    """shares (of the models it was done in); loss_before, loss_after (nats per record, of a model in the middle of
-    these; null: not possible, with the reason); standard_error (of their difference); kept; answer_bias (whether the
-    output head has a bias with the new factors)
-    """
     LATENCY_MEASURED = "latency.measured"
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""

@@ -19,8 +19,6 @@ from ranksieve.service.policy import (
     FRONT,
     midway_share,
     policy_of,
-    propagated_shares,
-    propagates,
     tuned_depth,
 )
 from ranksieve.service.server.settings import Settings
@@ -39,7 +37,6 @@ from ranksieve.workers.cost.shapes import (
 from ranksieve.workers.cost.speed import Rates, dtype_name, rates_for
 from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 from ranksieve.workers.factors.midway import examples_of_the_way
-from ranksieve.workers.factors.propagation import MOST_EXAMPLES, models_of
 from ranksieve.workers.model.checks import holds_weights
 from ranksieve.workers.model.sources import head_folder, load_config
 from ranksieve.workers.preflight import Checked
@@ -72,16 +69,14 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
     with cache.lease():
         config = load_config(head_folder(checked.model, cache))
     batch_tokens, task = spec.resources.batch_tokens, checked.task
-    loads = _loads(
-        spec, lambda split, stop: load_of(task, split, batch_tokens, stop), by_block=checked.by_block
-    )
+    loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
         loads["verify"] += loads["latency"].times(2 * (1 + LATENCY_ROUNDS))  # both models, warm
     dtype = dtype_name(spec.model.dtype, spec.resources.device)
     job = _job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
-        job = replace(job, propagated=0, tuned_depth=None)
+        job = replace(job, tuned_depth=None)
     return size_of(config, checked.model.include, checked.model.exclude), job
 
 
@@ -108,20 +103,17 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
     return _described(model, _job_size(spec, loads, dtype), rates, spec)
 
 
-def _loads(
-    spec: JobSpec, first: Callable[[str, int | None], Load], *, by_block: bool = True
-) -> dict[str, Load]:
+def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """Return the loads of `workers.cost.shapes.JobSize`.
 
-    `first` gives the load of the first examples of a split, or of all. `by_block`: as for `plans.gram_examples`.
+    `first` gives the load of the first examples of a split, or of all.
     """
-    gathered = plans.gram_examples(spec, by_block=by_block)
+    gathered = plans.gram_examples(spec)
     once, timed = (first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind]))
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
-        "propagation": first("calibration", MOST_EXAMPLES) if propagates(spec) else Load(),
         "refinement": first("calibration", policy_of(spec).train_examples),
         "verify": once + timed.times(2 * SPEED_ROUNDS),  # both models are timed
     }
@@ -144,7 +136,6 @@ def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: boo
         method=policy_of(spec).method,
         gram_bytes=resources.gram_bytes,
         midway_share=midway_share(spec),
-        propagated=models_of(propagated_shares(spec)),
         loads=loads,
         train_epochs=policy_of(spec).train_epochs,
         tuned_depth=tuned_depth(spec),

@@ -67,7 +67,7 @@ class Pipeline:
                 measured = steps.latency(spec.objective, checked, factors)
         plan = steps.search_plan(checked, factors, measured)
         with clock.phase("prepare"):
-            prepared = steps.prepare(checked, factors, plan)
+            prepared = steps.prepare(checked, factors)
             announce_model(log, prepared, spec.resources.device)
 
         log.state(JobState.SEARCHING)

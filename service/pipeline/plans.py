@@ -10,7 +10,6 @@ from ranksieve.search.errors import InputError
 from ranksieve.service.policy import (
     midway_share,
     policy_of,
-    propagates,
     train_rate,
     trained_shares,
     tuned_depth,
@@ -23,7 +22,6 @@ from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.export.verification import VerificationPlan
 from ranksieve.workers.export.writer import Exported, ExportPlan
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
-from ranksieve.workers.factors.propagation import makers_of
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
@@ -173,18 +171,9 @@ def _record_source(source: DataSource, field: str, roots: Roots) -> RecordSource
     return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
 
 
-def gram_examples(spec: JobSpec, *, by_block: bool) -> int:
-    """Return how many calibration records give the second moments.
-
-    Those that judge whether propagation makes better factors are left out, also where there are few records.
-
-    Args:
-        spec: The job.
-        by_block: Whether the model can be run block by block; without that, errors are not propagated.
-    """
-    calibration = spec.sizes["calibration"]
-    may = makers_of(calibration) if by_block and propagates(spec) else calibration
-    return min(may, policy_of(spec).gram_examples)
+def gram_examples(spec: JobSpec) -> int:
+    """Return how many calibration records give the second moments."""
+    return min(spec.sizes["calibration"], policy_of(spec).gram_examples)
 
 
 def preparation_plan(
@@ -192,14 +181,14 @@ def preparation_plan(
 ) -> PreparationPlan:
     """Plan the calibration and factoring of a checked job in a working dtype.
 
-    The plan has no propagation of errors. `tuned`: the model to work on, if it was tuned.
+    `tuned`: the model to work on, if it was tuned.
     """
     resources, depth = spec.resources, tuned_depth(spec)
     return PreparationPlan(
         model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
         task=checked.task,
         method=policy_of(spec).method,
-        gram_examples=gram_examples(spec, by_block=checked.by_block),
+        gram_examples=gram_examples(spec),
         midway_share=midway_share(spec),
         refinement=Refinement(
             epochs=policy_of(spec).train_epochs,

@@ -251,9 +251,9 @@ def result(
 
     A promised file size is checked on the files themselves, a promised latency on the exported model. Matrices of a
     sublayer that lost its output are not exported, whatever their rank in the genome; `left_out_params` is what the
-    search counted for them. Propagation may have added a bias.
+    search counted for them.
     """
-    expected = summary["best"]["total_params"] - sum(exported.dead.values()) + exported.added
+    expected = summary["best"]["total_params"] - sum(exported.dead.values())
     if exported.total_params != expected:
         raise ScoringError(f"the export has {exported.total_params} parameters, expected {expected}")
     dense = {

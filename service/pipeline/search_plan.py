@@ -27,9 +27,8 @@ from ranksieve.search.space.objectives import (
     TargetLatency,
     TargetParams,
 )
-from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import from_densities, lagrangian
+from ranksieve.search.start.seeds import from_densities
 from ranksieve.service import spec as job
 from ranksieve.service.pipeline.plans import Roots, resolve_path
 from ranksieve.service.policy import FRONT, policy_of
@@ -53,16 +52,6 @@ class SearchPlan:
     settings: SearchSettings
     seeds: tuple[Genome, ...] = ()
     latency: Latency | None = None
-
-    def share(self, energies: Energies) -> float | None:
-        """Return the kept share of the Lagrangian model of the target.
-
-        None if the objective looks for its size.
-        """
-        if isinstance(self.objective, MaxDrop | Pareto):
-            return None
-        target = self.objective.target(self.space)
-        return self.space.kept_share(lagrangian(self.space, energies, target))
 
 
 def seedless(spec: JobSpec) -> JobSpec:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline import latency, plans
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan, check_search_plan, search_plan
-from ranksieve.service.policy import EVALUATION_TIMEOUT_S, gives_bias, policy_of, propagated_shares
+from ranksieve.service.policy import EVALUATION_TIMEOUT_S, policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
@@ -25,7 +25,7 @@ from ranksieve.workers.cost.latency_measurement import measure_latency
 from ranksieve.workers.cost.speed import dtype_name
 from ranksieve.workers.export.verification import Verified, verify
 from ranksieve.workers.export.writer import Exported, export
-from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
+from ranksieve.workers.factors.preparation import closed_form, prepare
 from ranksieve.workers.factors.prepared import Prepared, Tuned
 from ranksieve.workers.model import hub
 from ranksieve.workers.model.fetching import fetch
@@ -86,7 +86,6 @@ def check_job(
             plans.data_plan(spec, roots),
             cache,
             weights=weights,
-            head_bias=gives_bias(spec),
         )
     dtype = dtype or dtype_name(spec.model.dtype, spec.resources.device)
     spec = settled(spec, checked)
@@ -203,21 +202,14 @@ class JobSteps:
             self._spec, factors.matrices, checked.remainder, self._dtype, roots, measured, absent
         )
 
-    def prepare(self, checked: Checked, factors: Prepared, search: SearchPlan) -> Prepared:
-        """Propagate errors around the target size of the search, then train the factors."""
+    def prepare(self, checked: Checked, factors: Prepared) -> Prepared:
+        """Train the factors, if the job does that."""
         spec, prepared = self._spec, factors
         plan = plans.preparation_plan(spec, checked, self._settings, self._dtype, factors.tuned)
-        if checked.by_block:
-            plan = replace(plan, propagated_shares=propagated_shares(spec, search.share(factors.energies)))
-        if plan.propagated_shares:
-            prepared = self._run(propagated, plan)
         if plan.refinement.epochs:
             prepared = self._run(prepare, replace(plan, threads=spec.resources.threads))
         assert isinstance(prepared, Prepared)
-        if prepared.propagation is not None:
-            outcome = asdict(prepared.propagation)
-            self._log.event(EventType.FACTORS_PROPAGATED, **outcome, kept=prepared.propagation.kept)
-        self._log.count_preparation(propagated=bool(plan.propagated_shares))
+        self._log.count_preparation()
         matrices.keep(self._log.directory, prepared.matrices)
         return prepared
 

@@ -122,14 +122,12 @@ class JobLog:
         if self.cancelled.is_set():
             raise CancelledError(f"job {self.job.id} was asked to end")
 
-    def count_preparation(self, *, propagated: bool) -> None:
+    def count_preparation(self) -> None:
         """Count what the cache had of the job's factors.
 
         Phases that make some report their progress.
         """
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
-        if propagated:
-            self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)
         if policy_of(self.job.spec).train_epochs:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 

@@ -3,7 +3,6 @@
     .venv/bin/python tests/benchmarks/calibration_cost.py
     .venv/bin/python tests/benchmarks/calibration_cost.py --processes 1 2 --threads 1 --rounds 3
     .venv/bin/python tests/benchmarks/calibration_cost.py --midway 1    without the second pass, midway
-    .venv/bin/python tests/benchmarks/calibration_cost.py --propagated .12 .24    and errors propagated after it
 
 The plain pass is what training would do: the loss of the right answers and gradients of all weights, over the same
 batches in the same dtype, with as many threads as all processes together. Everything runs in fresh processes, a plain
@@ -29,7 +28,7 @@ from real_model import CPU, parser, preparation_plan
 from torch.nn.functional import nll_loss
 
 from ranksieve.workers.cache.folders import FolderCache
-from ranksieve.workers.factors.preparation import closed_form, propagated
+from ranksieve.workers.factors.preparation import closed_form
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.likelihood import answer_logits, right_choices
@@ -58,7 +57,6 @@ def main() -> None:
         seed=arguments.seed,
         dtype=arguments.dtype,
         midway_share=arguments.midway,
-        propagated_shares=arguments.propagated or (),
     )
     plan = _first_examples(replace(plan, device="cpu", threads=arguments.threads), arguments.examples)
     folder = prepare_model(resolve(plan.model), CPU, FolderCache(plan.cache_dir)).folder
@@ -79,9 +77,6 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=1024, help="calibration examples")
-    options.add_argument(
-        "--propagated", nargs="*", type=float, help="sizes of models in which errors are propagated"
-    )
     options.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     options.add_argument("--threads", type=int, default=1, help="of each process")
     options.add_argument("--rounds", type=int, default=1)
@@ -153,7 +148,7 @@ def _plain(plan: PreparationPlan, folder: Path) -> float:
 
 def _closed_form(plan: PreparationPlan, _: Path) -> float:
     calibrated = time.time()
-    for item in propagated(plan) if plan.propagated_shares else closed_form(plan):
+    for item in closed_form(plan):
         if isinstance(item, Progress) and item.phase.endswith("calibration"):
             calibrated = time.time()
     assert isinstance(item, Prepared)

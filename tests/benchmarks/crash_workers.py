@@ -70,9 +70,9 @@ HELD_SHARE = 0.1
 JOB_TIMEOUT_S = 3600.0
 FORK = multiprocessing.get_context("fork")  # a copy has imported all it needs
 
-WORKING = ("ScoringActor", "closed_form", "propagated", "prepare", "export", "verify")
+WORKING = ("ScoringActor", "closed_form", "prepare", "export", "verify")
 CHANCES = {
-    "calibration": 0.005, "projection": 0.2, "propagation": 0.05, "dense": 0.1, "search": 0.04, "generation": 0.15,
+    "calibration": 0.005, "projection": 0.2, "dense": 0.1, "search": 0.04, "generation": 0.15,
     "confirm": 0.1, "test": 0.1, "verify": 0.2,
 }  # fmt: skip
 """How likely something is struck at a point; the more often a job passes it, the less."""

@@ -11,6 +11,7 @@ less it is joint.
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,6 @@ from ranksieve.workers.factors.decomposition import Factors, factor
 from ranksieve.workers.factors.fisher import loss_of
 from ranksieve.workers.factors.grams import Grams, GramSum
 from ranksieve.workers.forward.batches import make_batches
-from ranksieve.workers.forward.blockwise import pre_hooks
 from ranksieve.workers.forward.likelihood import answer_logits, right_choices
 from ranksieve.workers.forward.loss import kl, log_likelihoods
 from ranksieve.workers.model.loading import load_prepared
@@ -161,7 +161,9 @@ def _joint(
 
             return before_forward
 
-        with pre_hooks(plain, members, note):
+        with ExitStack() as hooks:
+            for name in members:
+                hooks.enter_context(plain.get_submodule(name).register_forward_pre_hook(note(name)))
             embedding = plain.get_input_embeddings()
             leaf = embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
             logits_NV = answer_logits(plain, batch)

@@ -3,7 +3,7 @@
 `learned_projection.py` compares the two matrix by matrix. Here every matrix of the demo's model is factored both ways,
 from what it reads in the dense model on the same calibration tokens, at the same rank, one density for all matrices,
 and both models are scored on the same confirm reviews, by what scores the candidates of a search. A third way is
-`task`: factors as a job makes them without propagation, from the same reviews, ranks as its Lagrangian allocates them.
+`task`: factors as a job makes them before training, from the same reviews, ranks as its Lagrangian allocates them.
 
     learned_model.py                                      all ways, at 0.8 and 0.6 of the parameters
     learned_model.py --ways closed --shares .9 .8 .7 .6   the closed form alone, in a few minutes

@@ -33,12 +33,11 @@ from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cost.preparation_memory import preparation
-from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
+from ranksieve.workers.factors.preparation import closed_form, prepare
 
 EVERY_S = 0.5
 PARTS = {
     closed_form.__name__: "calibration",
-    propagated.__name__: "propagation",
     prepare.__name__: "refinement",
 }
 OF_RAY = ("DashboardAgent", "RuntimeEnvAgent")
@@ -156,7 +155,6 @@ def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
     demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, effort="normal")
     document = demo.canonical()
     document["objective"] = {"kind": "target_latency", "share": 0.7}
-    document["policy"] = {"propagated_shares": (0.2, 0.4)}
     return validated(tune(document, EFFORTS["normal"]))
 
 

@@ -15,8 +15,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-RESULTS = Path(__file__).parent / "results"
-TASKS = {"movie reviews": "search_reviews_propagated.json", "news topics": "search_ag_news.json"}
+ROWS = Path(__file__).parent / "results" / "search_ag_news.json"
 NAMES = {
     "lagrangian": "ranksieve's seeds",
     "evopress-seeded": "EvoPress from these",
@@ -32,20 +31,19 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     out = options.parse_args().out
     plt.rcParams.update({"svg.hashsalt": "ranksieve", "svg.fonttype": "none", "font.size": 9})
-    figure, grid = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True, layout="constrained")
-    for axes, (task, file) in zip(grid, TASKS.items(), strict=True):
-        rows = json.loads((RESULTS / file).read_text())
-        for points, marker, color in ((1.0, "o", "tab:blue"), (5.0, "D", "tab:orange")):
-            for place, method in enumerate(NAMES):
-                kept = list(_kept(rows, method, points).values())
-                height = len(NAMES) - place + (0.14 if points == 1.0 else -0.14)
-                axes.plot([min(kept), max(kept)], [height, height], color=color, linewidth=1)
-                label = f"within {points:g} point{'s' * (points > 1)}" if place == 0 else None
-                axes.plot(kept, [height] * len(kept), marker, color=color, markersize=4, label=label)
-        axes.set(title=task, xlim=(0, 103), xlabel="parameters kept, %")
-        axes.set_yticks(range(len(NAMES), 0, -1), NAMES.values())
-        axes.grid(axis="x", linewidth=0.3)
-    grid[0].legend(loc="lower left", fontsize=8)
+    figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
+    rows = json.loads(ROWS.read_text())
+    for points, marker, color in ((1.0, "o", "tab:blue"), (5.0, "D", "tab:orange")):
+        for place, method in enumerate(NAMES):
+            kept = list(_kept(rows, method, points).values())
+            height = len(NAMES) - place + (0.14 if points == 1.0 else -0.14)
+            axes.plot([min(kept), max(kept)], [height, height], color=color, linewidth=1)
+            label = f"within {points:g} point{'s' * (points > 1)}" if place == 0 else None
+            axes.plot(kept, [height] * len(kept), marker, color=color, markersize=4, label=label)
+    axes.set(title="news topics", xlim=(0, 103), xlabel="parameters kept, %")
+    axes.set_yticks(range(len(NAMES), 0, -1), NAMES.values())
+    axes.grid(axis="x", linewidth=0.3)
+    axes.legend(loc="lower left", fontsize=8)
     figure.savefig(out, metadata={"Date": None})
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from baselines.per_type import per_type
-from real_model import RealModel, load, propagated_in, task_parser
+from real_model import RealModel, load, task_parser
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.matrix import DENSE
@@ -35,7 +35,7 @@ from ranksieve.service.policy import MIDWAY_SHARE
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-VARIANT = ("midway", "propagated", "gram_examples", "calibration", "split")
+VARIANT = ("midway", "gram_examples", "calibration", "split")
 KEY = ("method", *VARIANT, "allocation", "share", "seed")
 ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
@@ -88,7 +88,6 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
         midway_share=arguments.midway,
-        propagated_shares=arguments.propagated,
         seed=seed,
         threads=arguments.threads,
     )
@@ -119,7 +118,6 @@ def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
     """`VARIANT` as rows name it: None where it is as it was before there was a choice."""
     return (
         arguments.midway if method == "task" and arguments.midway < 1 else None,
-        propagated_in(arguments, method),
         arguments.gram_examples,
         arguments.calibration,
         None if arguments.split == "test" else arguments.split,

@@ -4,11 +4,11 @@ Nothing here starts Ray or a server. Model, data and factors come from the cache
 made there where they are missing; a demo that ran in the same directory has made them already.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from tuning import PLAIN, tune
@@ -17,7 +17,7 @@ from ranksieve.api.cli.demo import demo_spec
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.steps import settled
-from ranksieve.service.policy import policy_of, propagated_shares
+from ranksieve.service.policy import policy_of
 from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
@@ -65,38 +65,23 @@ def task_parser(description: str | None) -> ArgumentParser:
     made.add_argument("--job", type=Path, help="job file of another task")
     made.add_argument("--root", type=Path, action="append", default=[], help="folder with its model and data")
     made.add_argument("--calibration", type=int, help="records of that split; the job's own")
-    made.add_argument(
-        "--propagated",
-        nargs="*",
-        type=float,
-        default=[],
-        help="sizes of models in which errors are propagated, for `task`",
-    )
     return made
-
-
-def propagated_in(arguments: Namespace, method: str) -> str | None:
-    """As rows name it; those where errors are not propagated have none."""
-    return " ".join(map(str, arguments.propagated)) or None if method == "task" else None
 
 
 class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `objective`, `dtype`, `seed`: as in a job file. `method`, `gram_examples` (None: the default), `midway_share`,
-    `propagated_shares` (None: by the objective), `kl_weight`: as in a `Policy`. `calibration`: records of that split
-    (None: the job's own).
+    data. `dtype`, `seed`: as in a job file. `method`, `gram_examples` (None: the default), `midway_share`,
+    `kl_weight`: as in a `Policy`. `calibration`: records of that split (None: the job's own).
     """
 
     spec: JobSpec | None
     roots: Sequence[Path]
-    objective: dict[str, Any] | None
     method: Method
     gram_examples: int | None
     calibration: int | None
     midway_share: float | None
-    propagated_shares: Sequence[float] | None
     seed: int
     kl_weight: float
     dtype: str
@@ -134,25 +119,19 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
     spec = settled(spec, checked)
-    plan = plans.preparation_plan(spec, checked, settings, spec.model.dtype)
-    return replace(plan, propagated_shares=propagated_shares(spec)), spec
+    return plans.preparation_plan(spec, checked, settings, spec.model.dtype), spec
 
 
 def _changed(spec: JobSpec, variant: Variant) -> JobSpec:
     """The job that is asked for; its constants are in force from now on."""
     document = spec.canonical()
-    document |= {
-        "seed": variant.get("seed", 0),
-        "objective": variant.get("objective") or document["objective"],
-    }
+    document["seed"] = variant.get("seed", 0)
     document["model"]["dtype"] = variant.get("dtype", "auto")
     if calibration := variant.get("calibration"):
         document["task"]["data"]["sizes"]["calibration"] = calibration
-    shares = variant.get("propagated_shares", ())
     policy = {
         "method": variant.get("method", "task"),
         "midway_share": variant.get("midway_share"),
-        "propagated_shares": None if shares is None else tuple(shares),
         "kl_weight": variant.get("kl_weight", PLAIN.kl_weight),
         "gram_examples": variant.get("gram_examples") or PLAIN.gram_examples,
     }

@@ -31,7 +31,7 @@ from typing import Any
 
 from baselines.paper_ga import PaperSettings
 from in_process import InProcess
-from real_model import load, propagated_in, task_parser
+from real_model import load, task_parser
 from search_methods import (
     NAMES,
     UNIFORM,
@@ -68,7 +68,6 @@ KEY = (
     "budget",
     "examples",
     "kl_weight",
-    "propagated",
     "calibration",
 )
 
@@ -116,8 +115,8 @@ def main() -> None:
         if key in known:
             _require_same(known[key], arguments)
     wanted = [key for key in keys if key not in known]
-    for (projection, seed, objective), alike in groupby(wanted, key=partial(_model_of, arguments)):
-        arena = _arena(arguments, projection, seed, objective)
+    for (projection, seed), alike in groupby(wanted, key=_model_of):
+        arena = _arena(arguments, projection, seed)
         for key in alike:
             rows.append(_row(arguments, arena, key))
             if arguments.json:
@@ -142,10 +141,9 @@ def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in KEY)
 
 
-def _model_of(arguments: Namespace, key: Sequence[Any]) -> tuple[Method, int, tuple[str, float] | None]:
-    """Method, seed and, where that matters, objective that a row's factors are made for."""
-    method, kind, amount, seed = key[:4]
-    return projection_of(method), seed, (kind, amount) if arguments.propagate else None
+def _model_of(key: Sequence[Any]) -> tuple[Method, int]:
+    """Method and seed that a row's factors are made for."""
+    return projection_of(key[0]), key[3]
 
 
 def _options(arguments: Namespace, method: str) -> dict[str, Any]:
@@ -199,9 +197,6 @@ def _arguments() -> Namespace:
         kind, default = type(getattr(SearchSettings(), name)), getattr(SearchSettings(), name)
         options.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="of our search")
     options.add_argument("--kl-weight", type=float, default=0.5)
-    options.add_argument(
-        "--propagate", action="store_true", help="errors, as a job for the objective does by default"
-    )
     options.add_argument("--threads", type=int, default=2)
     options.add_argument(
         "--stored",
@@ -231,7 +226,6 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
             _budget(arguments, method),
             arguments.examples,
             arguments.kl_weight,
-            _propagated(arguments, projection_of(method)),
             arguments.calibration,
         )
         for seed in arguments.seeds
@@ -241,19 +235,11 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
     return sorted(keys, key=lambda key: (key[3], projection_of(key[0]) != "task"))
 
 
-def _propagated(arguments: Namespace, projection: Method) -> str | None:
-    if arguments.propagate and projection == "task":
-        return "as a job"
-    return propagated_in(arguments, projection)
-
-
 def _budget(arguments: Namespace, method: str) -> int:
     return int(dict(arguments.budget_of).get(method, arguments.budget))
 
 
-def _arena(
-    arguments: Namespace, projection: Method, seed: int, objective_of_factors: tuple[str, float] | None
-) -> Arena:
+def _arena(arguments: Namespace, projection: Method, seed: int) -> Arena:
     if arguments.synthetic:
         problem = make(seed, arguments.layers)
         task, space, energies, scorer = problem.task, problem.space, problem.energies, problem.scorer
@@ -263,8 +249,6 @@ def _arena(
             spec=None if arguments.job is None else load_spec(arguments.job),
             roots=arguments.root,
             method=projection,
-            objective=None if objective_of_factors is None else _in_job(*objective_of_factors),
-            propagated_shares=None if arguments.propagate else arguments.propagated,
             calibration=arguments.calibration,
             kl_weight=arguments.kl_weight,
             seed=seed,
@@ -286,13 +270,6 @@ def _arena(
         full_tokens=tokens,
         scored={},
     )
-
-
-def _in_job(kind: str, amount: float) -> dict[str, Any]:
-    """An objective as a job file has it."""
-    if kind == "share":
-        return {"kind": "target_params", "share": amount}
-    return {"kind": "max_drop", "points": amount}
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from tuning import tune
 
-from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.service import policy
 from ranksieve.service.policy import policy_of
 from ranksieve.service.spec import JobSpec
@@ -35,7 +34,6 @@ def test_efforts(
     chosen = policy_of(spec)
     assert chosen.train_epochs == epochs
     assert (chosen.search.generations, chosen.search.max_evaluations) == (generations, evaluations)
-    assert policy.propagated_shares(spec) == ()
 
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])
@@ -51,7 +49,6 @@ def test_texts_are_trained_on_and_written_answers_tune_all_blocks(
     assert policy.trained_shares(spec) == policy.TRAINED
     assert policy.train_rate(spec) == policy.TRAIN_RATE_WRITTEN
     assert policy.midway_share(spec) == policy.MIDWAY_SHARE
-    assert policy.propagated_shares(spec) == ()
 
 
 def test_small_models_are_trained_where_the_smallest_is_wanted(document: Document) -> None:
@@ -84,40 +81,3 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
 ) -> None:
     spec = JobSpec.model_validate(tune(document | {"policy": changes, "objective": objective}))
     assert policy.midway_share(spec) == midway
-
-
-@pytest.mark.parametrize(
-    ("changes", "objective", "shares"),
-    [
-        ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
-        ({"train_epochs": 1}, {"kind": "max_drop"}, ()),
-        ({}, {"kind": "pareto"}, ()),
-        ({"propagated_shares": (0.12, 0.24)}, {"kind": "max_drop"}, (0.12, 0.24)),
-        ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
-        ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
-        ({}, {"kind": "target_params", "share": 1.0}, ()),
-        ({"propagated_shares": (0.4,)}, {"kind": "target_params", "share": 0.5}, (0.4,)),
-        ({"propagated_shares": ()}, {"kind": "max_drop"}, ()),
-        ({"train_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
-        ({"train_epochs": 1, "propagated_shares": (0.4,)}, {"kind": "target_params", "share": 0.5}, (0.4,)),
-        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
-        ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
-        ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
-        ({"propagated_shares": ()}, {"kind": "target_bytes", "share": 0.5}, ()),
-        ({"method": "output"}, {"kind": "target_latency", "share": 0.5}, ()),
-    ],
-)
-def test_in_which_models_errors_are_propagated(
-    document: Document, changes: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
-) -> None:
-    spec = JobSpec.model_validate(tune(document | {"policy": changes, "objective": objective}))
-    assert policy.propagated_shares(spec, 0.25) == shares
-    assert policy.propagates(spec) == policy.gives_bias(spec) == bool(shares)
-
-
-@pytest.mark.parametrize("kind", ["generate", "lm"])
-def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
-    document: Document, kind: str
-) -> None:
-    document["task"] |= {"kind": kind, "choices": None}
-    assert policy.propagated_shares(JobSpec.model_validate(tune(document))) == ()

@@ -409,7 +409,6 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             method="task",
             gram_bytes=2**30,
             midway_share=None,
-            propagated=0,
             loads=loads,
             train_epochs=0,
             search_passes=7.5,

@@ -68,7 +68,7 @@ def test_a_tokenizer_of_another_model_is_refused(
         check(ModelSource(kind="path", location=str(folder)), TASK, data, FolderCache(tmp_path / "models"))
 
 
-def test_layers_that_share_keys_and_values_cannot_be_run_block_by_block(
+def test_a_model_whose_layers_share_keys_and_values_cannot_be_cut(
     model: ModelSource, data: DataPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = FolderCache(tmp_path / "models")

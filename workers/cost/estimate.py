@@ -26,9 +26,6 @@ BOTH_WAYS = 3
 TRAINING = 5
 """Forward passes that a step of training costs: the dense model, a candidate both ways, AdamW."""
 
-PROPAGATING = 8
-"""Forward passes that propagation into one candidate costs, with its moments, regressions and judging."""
-
 TIMED_PASSES = (VERSIONS + 1) * (ROUNDS + 1)
 """Passes of measuring latencies; single matrices take about as long as one more version of the model."""
 
@@ -123,7 +120,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         reading = Reading(load=loads["latency"].times(TIMED_PASSES), devices=1)
         return phase("latency", [reading], memory.timing(model, job), other_s=START_S)
 
-    entries = 1 + (job.midway_share is not None) + (job.propagated > 0)
+    entries = 1 + (job.midway_share is not None)
     kept = weights + (entries + (job.train_epochs > 0)) * factors  # one for each kind of factors
     kept += preparation_memory.spilled_bytes(model, job)
     dequantizing_s = model.total_params / GGUF_PARAMS_PER_SECOND if job.gguf else 0
@@ -169,11 +166,11 @@ def _forward_seconds(model: ModelSize, job: JobSize, rates: Rates, load: Load) -
 
 
 def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
-    """Return what is read to tune, to gather Grams, to propagate and to train.
+    """Return what is read to tune, to gather Grams and to train.
 
     Before tuning, the given model answers two splits, at the cost of all its blocks; afterwards the tuned model answers
-    one. Grams are gathered once for each group of matrices. Midway calibration gathers Grams on the way before. Tuning,
-    propagation and training are done by one worker, on a processor propagation with the threads of one.
+    one. Grams are gathered once for each group of matrices. Midway calibration gathers Grams on the way before. Tuning
+    and training are done by one worker.
     """
     rounds = [job.loads["calibration"], *([job.loads["way"]] if job.midway_share is not None else [])]
     groups = len(gram_passes(model, job.method, job.gram_bytes))
@@ -189,11 +186,6 @@ def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
         *(
             Reading(load=load.times(groups), devices=min(job.devices, shards_of(job, load)), cost=BOTH_WAYS)
             for load in rounds
-        ),
-        Reading(
-            load=job.loads["propagation"].times(job.propagated),
-            devices=1 / job.actors if job.device == "cpu" else 1,
-            cost=PROPAGATING,
         ),
         Reading(load=job.loads["refinement"].times(job.train_epochs), devices=1, cost=TRAINING),
     ]

@@ -1,4 +1,4 @@
-"""Bytes of weights, factors, flows and batches, and where a process holds them.
+"""Bytes of weights, factors and batches, and where a process holds them.
 
 Where a model is spread over several GPUs, so are its weights, factors and activations, block by block. The logits are
 on the first GPU. `workers.cost.preparation_memory` and `workers.cost.memory` add these up by phase. Memory of Ray, the
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.forward.blockwise import ROWS
 from ranksieve.workers.machine.devices import CONTEXT_BYTES
 from ranksieve.workers.model.attention import SHORT
 from ranksieve.workers.model.filesize import ITEM_BYTES
@@ -54,36 +53,19 @@ def factor_bytes(matrices: Sequence[MatrixShape], dtype: str) -> int:
     return factor_numbers(matrices) * ITEM_BYTES[dtype]
 
 
-def placed(job: JobSize, read_in: int, on_host: int, on_device: int, batch: int) -> Footprint:
+def placed(job: JobSize, read_in: int, on_device: int, batch: int) -> Footprint:
     """Return the footprint of one process.
 
     `read_in` passes through the host. `on_device` and `batch` are on the job's device.
     """
     if job.device == "cpu":
-        return Footprint(host_bytes=PROCESS_BYTES + on_host + on_device + HEAP * batch)
-    return Footprint(
-        host_bytes=PROCESS_BYTES + read_in + on_host, accelerator_bytes=CONTEXT_BYTES + on_device + batch
-    )
+        return Footprint(host_bytes=PROCESS_BYTES + on_device + HEAP * batch)
+    return Footprint(host_bytes=PROCESS_BYTES + read_in, accelerator_bytes=CONTEXT_BYTES + on_device + batch)
 
 
 def on_fullest(size: int, model: ModelSize, job: JobSize) -> int:
     """Return the part on an actor's fullest device of what is spread by blocks."""
     return size * math.ceil(model.layers / job.devices_per_actor) // model.layers
-
-
-def flow_bytes(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int, int]:
-    """Return the bytes of flows where they run, and on the host.
-
-    The first are the hidden states of all examples, and some batches of the widest matrix's inputs in two flows, in
-    the model's dtype and in float32. The second are the inputs of one block's matrices in one flow.
-    """
-    read, widest = [0] * model.layers, 0
-    for matrix in model.propagated:
-        read[matrix.layer] += matrix.in_features
-        widest = max(widest, matrix.in_features)
-    item, rows = ITEM_BYTES[job.dtype], min(round(load.real_tokens), ROWS)
-    states = round(load.tokens) * count * model.hidden * item
-    return states + rows * widest * 2 * (item + 4), round(load.real_tokens) * max(read) * item
 
 
 def calibration_batch_bytes(model: ModelSize, job: JobSize, load: Load, method: Method, item: int) -> int:

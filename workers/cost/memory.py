@@ -27,7 +27,7 @@ def timing(model: ModelSize, job: JobSize) -> Footprint:
     numbers = (MOST_RANKS + 3) * sum(of_shape.values()) + 3 * sum(m.dense_params for m in model.matrices)
     layers, weights = numbers // 2 * ITEM_BYTES[job.dtype], weight_bytes(model, job)
     batch = batch_bytes(model, job, job.loads["latency"], ITEM_BYTES[job.dtype])
-    return placed(job, weights, 0, on_fullest(weights + layers, model, job), batch)
+    return placed(job, weights, on_fullest(weights + layers, model, job), batch)
 
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:

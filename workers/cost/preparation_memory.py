@@ -2,7 +2,7 @@
 
 The Grams that are gathered at once may all belong to one GPU's blocks.
 
-Legend: K width of a Gram, D input width.
+Legend: K width of a Gram.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,8 @@ from ranksieve.workers.cost.footprint import (
     HEAP,
     PROCESS_BYTES,
     Footprint,
-    batch_bytes,
     calibration_batch_bytes,
     factor_bytes,
-    flow_bytes,
     on_fullest,
     placed,
     weight_bytes,
@@ -55,7 +53,6 @@ def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
         "model": _loading(model, job),
         "tuning": _tuning(model, job),
         "calibration": _calibrating(model, job),
-        "propagation": _propagating(model, job),
         "refinement": _training(model, job),
     }
 
@@ -105,23 +102,6 @@ def _compute_bytes(job: JobSize) -> int:
     return 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]
 
 
-def _propagating(model: ModelSize, job: JobSize) -> Footprint:
-    """Return the footprint of propagation by one worker.
-
-    It holds the model, its factors, all flows, a batch, float64 moments of one input, and factors of one matrix.
-    There are up to five D×D moments at a time. On a host the old factors are mapped into memory beside the new ones.
-    """
-    if not job.propagated:
-        return Footprint(host_bytes=0)
-    load = job.loads["propagation"]
-    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
-    states, read = flow_bytes(model, job, load, 1 + job.propagated)
-    regression = max(8 * (5 * m.in_features**2 + 3 * factor_numbers([m])) for m in model.matrices)
-    batch = batch_bytes(model, job, load, ITEM_BYTES[job.dtype])
-    kept = on_fullest(weights + factors * (2 if job.device == "cpu" else 1), model, job)
-    return placed(job, weights, read, kept + states + regression, batch)
-
-
 def _tuning(model: ModelSize, job: JobSize) -> Footprint:
     """Return the footprint of tuning the blocks that stay by one worker.
 
@@ -135,7 +115,7 @@ def _tuning(model: ModelSize, job: JobSize) -> Footprint:
         return Footprint(host_bytes=0)
     numbers = TRAINED_BYTES * model.block_params + 4 * (model.total_params - model.block_params)
     batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", 4)
-    return placed(job, weight_bytes(model, job), 0, on_fullest(numbers, model, job), batch)
+    return placed(job, weight_bytes(model, job), on_fullest(numbers, model, job), batch)
 
 
 def _training(model: ModelSize, job: JobSize) -> Footprint:
@@ -150,7 +130,7 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
     factors = factor_numbers(model.matrices) * (compute + TRAINED_BYTES)
     batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", compute)
     kept = on_fullest(dense, model, job) + on_fullest(factors, model, job)
-    return placed(job, weight_bytes(model, job), 0, kept, batch)
+    return placed(job, weight_bytes(model, job), kept, batch)
 
 
 def spilled_bytes(model: ModelSize, job: JobSize) -> int:

@@ -56,11 +56,6 @@ class ModelSize:
         """Weights of the blocks that a token runs through."""
         return self.block_params - self.idle_params
 
-    @property
-    def propagated(self) -> list[MatrixShape]:
-        """Matrices that errors are propagated into: they see all tokens."""
-        return [matrix for matrix in self.matrices if matrix.name not in self.reach]
-
     def first_blocks(self, depth: float) -> "ModelSize":
         """Return the model with a share of its blocks, see `factors.tuning.cut`."""
         kept = blocks_of(self.layers, depth)
@@ -83,14 +78,13 @@ class ModelSize:
 class Load:
     """Load of a set of examples on a model.
 
-    Amounts scale with the examples, those of the largest batch do not. `tokens` T with padding, `real_tokens`
-    without. `squares`: the sum of rows · L² over the batches. `reads`: positions that go through the output head.
-    `decoded`: tokens generated one after another, in `steps` forward passes of their own. `largest_cached`: largest
-    number of tokens whose keys and values are kept at once.
+    Amounts scale with the examples, those of the largest batch do not. `tokens` T with padding. `squares`: the sum of
+    rows · L² over the batches. `reads`: positions that go through the output head. `decoded`: tokens generated one
+    after another, in `steps` forward passes of their own. `largest_cached`: largest number of tokens whose keys and
+    values are kept at once.
     """
 
     tokens: float = 0
-    real_tokens: float = 0
     squares: float = 0
     reads: float = 0
     batches: float = 0
@@ -102,7 +96,7 @@ class Load:
 
     def times(self, factor: float) -> "Load":
         """Return the load of the same examples `factor` times."""
-        amounts = ("tokens", "real_tokens", "squares", "reads", "batches", "decoded", "steps")
+        amounts = ("tokens", "squares", "reads", "batches", "decoded", "steps")
         return replace(self, **{name: getattr(self, name) * factor for name in amounts})
 
     def __add__(self, other: "Load") -> "Load":
@@ -116,16 +110,16 @@ class Load:
 class JobSize:
     """Numbers of a job.
 
-    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation, refinement (one
-    of `train_epochs` passes), search, confirm, test, verify, and latency (one pass, where latencies are
-    measured).
+    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), refinement (one of
+    `train_epochs` passes), reweigh and descend (all rounds), looks (scorings that find the size where the rounds
+    start), search, confirm, test, verify, and latency (one pass, where latencies are measured).
 
     `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of
-    finalists to confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a
-    processor, whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one
-    device. `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor.
-    `midway_share`: as in `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are
-    propagated. `tuned_depth`: share of the blocks that are tuned and stay; None: the model is not tuned.
+    finalists to confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a processor,
+    whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one device.
+    `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor. `midway_share`: as in
+    `factors.prepared.PreparationPlan`. `tuned_depth`: share of the blocks that are tuned and stay; None: the model is
+    not tuned.
     """
 
     dtype: str
@@ -134,7 +128,6 @@ class JobSize:
     method: Method
     gram_bytes: int
     midway_share: float | None
-    propagated: int
     loads: Mapping[str, Load]
     train_epochs: int
     tuned_depth: float | None = None
@@ -210,7 +203,7 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     load = Load()
     for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
         rows, length = batch.ids_BL.shape
-        load += _batch_load(rows, length, _reads(examples[index] for index in batch.examples), batch.tokens)
+        load += _batch_load(rows, length, _reads(examples[index] for index in batch.examples))
     return load
 
 
@@ -220,7 +213,7 @@ def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) 
     `reads` positions of each are read.
     """
     rows = max(1, batch_tokens // length)
-    batch = _batch_load(rows, length, rows * reads, rows * length)
+    batch = _batch_load(rows, length, rows * reads)
     return batch.times(examples / rows)
 
 
@@ -235,7 +228,7 @@ def pass_load(workload: Workload) -> Load:
         return Load(
             decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows, largest_cached=cached
         )
-    return _batch_load(rows, length, rows, rows * length)
+    return _batch_load(rows, length, rows)
 
 
 def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
@@ -266,9 +259,8 @@ def _shared_load(examples: Sequence[Example], new_tokens: int) -> Load:
     prompts = [len(example.prompt_ids) for example in examples]
     length, following = max(prompts), max(map(longest_answer, examples))
     rows = sum(len(example.rows) for example in examples)
-    real = sum(len(row.ids) - len(example.prompt_ids) + 1 for example in examples for row in example.rows)
-    reading = _batch_load(len(examples), length - 1, 0, sum(prompts) - len(prompts))
-    going_on = _batch_load(rows, following, _reads(examples), real)
+    reading = _batch_load(len(examples), length - 1, 0)
+    going_on = _batch_load(rows, following, _reads(examples))
     whole = length - 1 + following
     cached = rows * whole + (len(examples) * (length + new_tokens) if new_tokens else 0)
     return reading + replace(
@@ -283,10 +275,9 @@ def _reads(examples: Iterable[Example]) -> int:
     return sum(row.reads for example in examples for row in example.rows)
 
 
-def _batch_load(rows: int, length: int, reads: int, real_tokens: int) -> Load:
+def _batch_load(rows: int, length: int, reads: int) -> Load:
     return Load(
         tokens=rows * length,
-        real_tokens=real_tokens,
         squares=rows * length**2,
         reads=reads,
         batches=1,

@@ -42,7 +42,7 @@ def multiply_out(folder: Path, output: Path) -> None:
         output: New folder; it appears whole or not at all.
 
     Raises:
-        InputError: The folder is no export, its output exists, or the architecture has no place for its biases.
+        InputError: The folder is no export, or its output exists.
     """
     if output.exists():
         raise InputError("output", f"{output} exists already; give a folder to be made")
@@ -50,12 +50,6 @@ def multiply_out(folder: Path, output: Path) -> None:
     recipe = getattr(model.config, "ranksieve", None)
     if recipe is None:
         raise InputError("model_dir", f"{folder} is no export of ranksieve; it is dense already")
-    if recipe["biases"]:
-        raise InputError(
-            "model_dir",
-            f"has a bias on {', '.join(recipe['biases'][:3])}, which {recipe['base_class']} has no place for, so that "
-            "no dense model answers like it; serve the export itself",
-        )
     stock = _stock(folder, recipe["base_class"])
     stock.load_state_dict(_weights(model, stock, recipe), assign=True)
     stock.tie_weights()

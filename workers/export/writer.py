@@ -8,7 +8,7 @@ before; so are the base model and the other heads.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -24,14 +24,14 @@ from ranksieve.workers.export import classes
 from ranksieve.workers.export.card import TEMPLATES, model_card
 from ranksieve.workers.export.heads import heads_of
 from ranksieve.workers.export.reader import OWN_TYPE
-from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
+from ranksieve.workers.factors.prepared import load_factors
 from ranksieve.workers.model import experts as experts_module
 from ranksieve.workers.model import layers
 from ranksieve.workers.model.checks import WEIGHT_FILES
 from ranksieve.workers.model.experts import Experts
 from ranksieve.workers.model.layers import LowRankLinear, replace_linears
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
-from ranksieve.workers.model.matrices import linear_head, linear_params
+from ranksieve.workers.model.matrices import linear_params
 from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
 from ranksieve.workers.types.progress import Progress
 
@@ -62,7 +62,7 @@ class ExportPlan:
 class Exported:
     """Exported folder and its contents.
 
-    `dead`: name of each dead matrix → numbers that its rank would have cost. `added`: numbers of new biases.
+    `dead`: name of each dead matrix → numbers that its rank would have cost.
     """
 
     folder: Path
@@ -70,7 +70,6 @@ class Exported:
     total_params: int
     block_params: int
     dead: Mapping[str, int] = field(default_factory=dict)
-    added: int = 0
 
 
 def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
@@ -88,16 +87,11 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
         if kept != rank
     }
     plan = replace(plan, ranks=live)
-    factors = load_factors(plan.factors_folder)
-    before = _stored_numbers(model)
-    fitted = _answer_bias(model, plan)
-    biases = _give_biases_(model, fitted)
-    added = _stored_numbers(model) - before
-    _install(model, plan, factors)
+    _install(model, plan, load_factors(plan.factors_folder))
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     shutil.rmtree(plan.scratch, ignore_errors=True)
     try:
-        _write(model, plan, biases, _counted(plan, sizes), plan.scratch, head_bias=bool(fitted))
+        _write(model, plan, _counted(plan, sizes), plan.scratch)
         flush_files(plan.scratch)
         shutil.rmtree(plan.folder, ignore_errors=True)
         plan.scratch.rename(plan.folder)
@@ -105,28 +99,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
         shutil.rmtree(plan.scratch, ignore_errors=True)
         raise
     yield Progress(phase="export", done=1, total=1)
-    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
-
-
-def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:
-    """Return the answer bias of the factors, by its module; empty for the dense model."""
-    found, bias_V = linear_head(model), load_answer_bias(plan.factors_folder)
-    if found is None or bias_V is None or not _replaced(plan):
-        return {}
-    return {found[0]: bias_V}
-
-
-def _give_biases_(model: PreTrainedModel, fitted: Mapping[str, torch.Tensor]) -> list[str]:
-    """Set biases; return the modules that had none before."""
-    new: list[str] = []
-    for name, tensor in fitted.items():
-        module: Any = model.get_submodule(name)
-        if module.bias is None:
-            new.append(name)
-            module.bias = nn.Parameter(tensor, requires_grad=False)
-        else:  # it may be tied to another
-            module.bias.data = tensor
-    return new
+    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, **sizes)
 
 
 def _install(
@@ -171,15 +144,7 @@ def _counted(plan: ExportPlan, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {**plan.provenance, "summary": {**summary, "ranks": ranks, "best": best}}
 
 
-def _write(
-    model: PreTrainedModel,
-    plan: ExportPlan,
-    biases: Sequence[str],
-    provenance: Mapping[str, Any],
-    folder: Path,
-    *,
-    head_bias: bool,
-) -> None:
+def _write(model: PreTrainedModel, plan: ExportPlan, provenance: Mapping[str, Any], folder: Path) -> None:
     base_class = type(model).__name__
     experts = [name for name, module in model.named_modules() if isinstance(module, Experts)]
     shutil.copytree(
@@ -190,7 +155,6 @@ def _write(
     model.config.ranksieve = {
         "base_class": base_class,
         "ranks": _replaced(plan),
-        "biases": list(biases),
         "experts": experts,
     }
     model.save_pretrained(folder, save_original_format=False)  # only the base class knows that format
@@ -219,8 +183,6 @@ def _write(
         provenance,
         plan.matrices,
         plan.ranks,
-        head_bias=head_bias,
-        dense_copy=not biases,
         heads=[f"`{auto}`" for auto in heads if auto != "AutoModelForCausalLM"],
         least_transformers=LEAST_TRANSFORMERS,
     )

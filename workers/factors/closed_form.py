@@ -53,7 +53,7 @@ GATHERING = {"calibration": "recalibration", "projection": "reprojection"}
 def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     """Yield progress and return the job with factors in closed form.
 
-    They are neither propagated nor trained. Several workers may run the same plan.
+    They are not trained. Several workers may run the same plan.
 
     Raises:
         InputError: The model cannot be used.

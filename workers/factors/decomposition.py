@@ -158,41 +158,6 @@ def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
     return [factors[index] for index in range(len(matrices))]
 
 
-def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -> Factors:
-    """Refit `task` factors, with as many components, to other inputs x̃.
-
-    The outputs should be W w, of which the old factors see z = right · w. Squared errors of the z_i cost the task loss
-    independently: left_iᵀ G left_j is zero but for i = j. The cost is energy_i per E[z_i²] of the inputs that the
-    factors were made for, estimated here from the inputs x̃. So the best map A of every rank is that of a reduced-rank
-    regression (Izenman 1975) with a diagonal metric S,
-
-        min E‖S (right · w - A x̃)‖²        s_i² = energy_i / E[(right · x̃)_i²]
-        S right E[w x̃ᵀ] L⁻ᵀ = U Σ Vᵀ       L Lᵀ = E[x̃ x̃ᵀ]
-
-    namely A = S⁻¹ U · Uᵀ S right E[w x̃ᵀ] E[x̃ x̃ᵀ]⁻¹. Its components are nested again, and worth Σ².
-
-    Args:
-        factors: Current factors; their energies behind the last component bound the new ones there.
-        cross_DD: E[w x̃ᵀ].
-        gram_DD: E[x̃ x̃ᵀ], not all zero.
-    """
-    left_RO, right_RD = factors.left_RO.double(), factors.right_RD.double()
-    energy_R, rest = factors.energy_K[: len(left_RO)].double(), factors.energy_K[len(left_RO) :].double()
-    seen_R = ((right_RD @ gram_DD) * right_RD).sum(dim=1)
-    scale_R = torch.where(seen_R > 0, energy_R / seen_R, 0.0).sqrt()
-    root_DD = square_root(gram_DD, INPUT_DAMPING)
-    wanted_RD = scale_R[:, None] * right_RD @ cross_DD
-    target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
-    rising_R, rising_RR = eigh(target_RD @ target_RD.T)
-    vectors_RR, values_R = descending(rising_R, rising_RR, len(left_RO))
-    inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
-    left_RO, right_RD = _balance(
-        (inverse_R[:, None] * vectors_RR).T @ left_RO, unwhitened(root_DD, target_RD.T @ vectors_RR).T
-    )
-    energy_K = torch.cat((values_R, torch.minimum(rest, values_R[-1])))
-    return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
-
-
 _Halves = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Leading eigenvectors, N×R → left O×R and right R×D."""
 

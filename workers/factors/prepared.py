@@ -3,7 +3,6 @@
 factors*.safetensors         two factors of each matrix, `NAME:left` and `NAME:right`, in the model's dtype
 energies*.npz                value of their components, by matrix
 facts.json                   the matrices, and the numbers of parameters
-answer_bias.safetensors      bias of the output head, if any; see `workers.factors.answer_bias`
 """
 
 import json
@@ -16,13 +15,12 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.propagation import PropagatedShares
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.loading import PreparedModel
@@ -30,8 +28,7 @@ from ranksieve.workers.model.matrices import linear_params
 from ranksieve.workers.model.switchable import SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
 
-FACTORS, ENERGIES = "factors", "energies"
-FACTS, ANSWER_BIAS = "facts.json", "answer_bias.safetensors"
+FACTORS, ENERGIES, FACTS = "factors", "energies", "facts.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +38,9 @@ class PreparationPlan:
     Every field but `threads` and the last four shapes the result.
 
     `midway_share`: for `task` factors, the share of parameters of the smaller model midway to which the second
-    moments are gathered, see `workers.factors.midway`; None for the dense model's. `propagated_shares`: for `task`
-    factors, the shares of the models in which errors are propagated, or the drop of a `choice` metric that they may
-    have, see `factors.propagation`; empty for no propagation. `threads`: threads of one worker. `gram_bytes`: memory
-    of one worker for Grams, see `workers.factors.passes.passes`. `workers`: number of workers that run
-    `closed_form` at once. `tuned`: the model to work on instead of `model`, if it was tuned.
+    moments are gathered, see `workers.factors.midway`; None for the dense model's. `threads`: threads of one worker.
+    `gram_bytes`: memory of one worker for Grams, see `workers.factors.passes.passes`. `workers`: number of workers that
+    run `closed_form` at once. `tuned`: the model to work on instead of `model`, if it was tuned.
     """
 
     model: ModelSource
@@ -53,7 +48,6 @@ class PreparationPlan:
     method: Method
     gram_examples: int | None = None
     midway_share: float | None = None
-    propagated_shares: PropagatedShares = ()
     refinement: Refinement = field(default_factory=Refinement)
     tuning: Tuning = field(default_factory=Tuning)
     tuned: "Tuned | None" = None
@@ -65,38 +59,6 @@ class PreparationPlan:
     cache_dir: Path
     cache_limit_bytes: float = math.inf
     workers: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Propagation:
-    """Outcome of error propagation: a middle-sized model's loss before and after.
-
-    Losses are in nats, on calibration records that the factors were not made from, see `forward.loss`.
-    `standard_error`: of the difference, which is measured record by record. `shares`: parameters kept by the models
-    in which errors are propagated. `answer_bias`: whether the output head got a bias. Those losses exclude it: it
-    makes the right answers likelier in the models of all sizes together, and may diverge from the dense model.
-    `reason`: why errors could not be propagated.
-    """
-
-    shares: tuple[float, ...] = ()
-    loss_before: float | None = None
-    loss_after: float | None = None
-    standard_error: float | None = None
-    answer_bias: bool = False
-    reason: str | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether the new factors are used: unless they are known to lose more.
-
-        By the one-standard-error rule (Breiman et al., 1984), since the new factors are usually better.
-        """
-        return (
-            self.loss_before is not None
-            and self.loss_after is not None
-            and self.standard_error is not None
-            and self.loss_after < self.loss_before + self.standard_error
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +88,7 @@ class Prepared:
 
     `energies[i]` belongs to `matrices[i]`, see `factors.decomposition.Factors`. Parameter counts: `total_params`
     counts tied weights once; `block_params` are all weight matrices inside the blocks, biases not counted.
-    `propagation`: its outcome, if it was requested. `tuned`: how the model was made, if it was tuned.
+    `tuned`: how the model was made, if it was tuned.
     """
 
     model: PreparedModel
@@ -135,7 +97,6 @@ class Prepared:
     energies: tuple[NDArray[np.float64], ...]
     total_params: int
     block_params: int
-    propagation: Propagation | None = None
     tuned: Tuned | None = None
 
     @property
@@ -169,20 +130,8 @@ class Prepared:
 
 
 def with_factors(model: PreTrainedModel, matrices: Sequence[MatrixShape], folder: Path) -> SwitchableModel:
-    """Return a model with a folder's factors and their bias of the output head."""
-    switchable = SwitchableModel(model, matrices, load_factors(folder))
-    if (bias_V := load_answer_bias(folder)) is not None:
-        switchable.set_answer_bias(bias_V)
-    return switchable
-
-
-def load_answer_bias(folder: Path) -> torch.Tensor | None:
-    """Load the answer bias of a folder's factors, if any.
-
-    Every candidate but the dense model has it, see `factors.answer_bias`.
-    """
-    file = folder / ANSWER_BIAS
-    return load_file(file)["bias"] if file.exists() else None
+    """Return a model with a folder's factors."""
+    return SwitchableModel(model, matrices, load_factors(folder))
 
 
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -228,15 +177,13 @@ def stored(
 
 
 def write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path) -> None:
-    """Write a model's current factors and their bias of the output head."""
+    """Write a model's current factors."""
     dtype = getattr(torch, prepared.model.dtype)
     tensors: dict[str, torch.Tensor] = {}
     for matrix in prepared.matrices:
         module = switchable_module(switchable.model, matrix.name)
         tensors |= stored(matrix.name, module.left_RO, module.right_RD, dtype)
     save_file(tensors, folder / f"{FACTORS}.safetensors")
-    if switchable.answer_bias is not None:
-        save_file({"bias": switchable.answer_bias.to(dtype)}, folder / ANSWER_BIAS)
 
 
 def write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:

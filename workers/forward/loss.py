@@ -7,26 +7,20 @@ negative log-likelihood. It is over the answers for `choice`, over the vocabular
 every answer token has equal weight, unless `share_N` is given; in the search every answer has.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 
 from ranksieve.search.space.matrix import DENSE
-from ranksieve.workers.forward.batches import Batch, make_batches
+from ranksieve.workers.forward.batches import Batch
 from ranksieve.workers.forward.likelihood import (
     answer_logits,
     choice_scores,
     right_choices,
-    right_share,
-    slot_log_likelihoods,
 )
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.plan import Example
-
-QUALITIES = 2
-"""Version of `qualities`."""
 
 
 def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
@@ -99,66 +93,6 @@ def token_shares(batch: Batch, max_choices: int) -> torch.Tensor:
     """
     owner_N = batch.slot_N // max_choices
     return 1.0 / torch.bincount(owner_N)[owner_N]
-
-
-@torch.no_grad()
-def example_losses(
-    model: SwitchableModel,
-    ranks: Sequence[int],
-    kind: str,
-    examples: Sequence[Example],
-    batch_tokens: int,
-    kl_weight: float,
-) -> torch.Tensor:
-    """Return a candidate's loss on each of E examples, float64, in nats.
-
-    It is not finite where the logits are not.
-    """
-    max_choices = max(example.choices for example in examples)
-    loss_E = torch.zeros(len(examples), dtype=torch.float64)
-    for batch in make_batches(examples, max_choices, batch_tokens):
-        here = batch.to(model.model.device)
-        dense = log_likelihoods(kind, dense_logits(model, here), examples, here, max_choices)
-        model.switch(ranks)
-        logp = log_likelihoods(kind, answer_logits(model.model, here), examples, here, max_choices)
-        losses = task_losses(kind, dense, logp, examples, here, kl_weight)
-        owners = torch.tensor(batch.examples) if kind == "choice" else batch.slot_N // max_choices
-        loss_E.index_add_(0, owners, losses.double().cpu())
-    return loss_E
-
-
-@torch.no_grad()
-def mean_quality(
-    model: SwitchableModel, ranks: Sequence[int], kind: str, examples: Sequence[Example], batch_tokens: int
-) -> float:
-    """Return a candidate's mean score per example; NaN if its logits are not finite.
-
-    See `qualities`.
-    """
-    max_choices, total = max(example.choices for example in examples), 0.0
-    model.switch(ranks)
-    for batch in make_batches(examples, max_choices, batch_tokens):
-        here = batch.to(model.model.device)
-        logits_NV = answer_logits(model.model, here)
-        if not logits_NV.isfinite().all():
-            return math.nan
-        logp = log_likelihoods(kind, logits_NV, examples, here, max_choices)
-        total += float(qualities(kind, logp, examples, here, max_choices).sum())
-    return total / len(examples)
-
-
-def qualities(
-    kind: str, logp: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
-) -> torch.Tensor:
-    """Return each example's score by a model's `log_likelihoods`, S.
-
-    See `types.scores.Scores.quality`. NaN for `generate`, whose answers would have to be written.
-    """
-    if kind == "choice":
-        return right_share(logp, right_choices(examples, batch, logp.device))
-    if kind == "lm":
-        return slot_log_likelihoods(logp, batch, len(examples), max_choices)[list(batch.examples), 0].double()
-    return torch.full((len(batch.examples),), torch.nan, dtype=torch.float64)
 
 
 def kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
-from ranksieve.workers.model.matrices import linear_head
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -37,7 +36,6 @@ class Remainder:
         wide_numbers: Stored in the working dtype, or kept in float32.
         other_bytes: Bytes of tensors that are not floats.
         header_bytes: Upper bound of the headers.
-        added_numbers: Those of the numbers that the dense model does not have.
         dense_header_bytes: Lower bound of the dense model's headers.
     """
 
@@ -45,7 +43,6 @@ class Remainder:
     other_bytes: int
     header_bytes: int
     wide_numbers: int = 0
-    added_numbers: int = 0
     dense_header_bytes: int = 0
 
     def size_bytes(self, dtype: str) -> int:
@@ -55,13 +52,11 @@ class Remainder:
 
     def dense_bytes(self, dtype: str) -> int:
         """Return a lower bound of the bytes in the dense model."""
-        numbers = self.numbers + self.wide_numbers - self.added_numbers
+        numbers = self.numbers + self.wide_numbers
         return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
 
 
-def remainder(
-    model: PreTrainedModel, matrices: Sequence[MatrixShape], *, head_bias: bool = False
-) -> Remainder:
+def remainder(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> Remainder:
     """Return the content of an export besides the listed matrices.
 
     Tied weights count once, as they are stored.
@@ -69,18 +64,12 @@ def remainder(
     Args:
         model: Its tensors may be on the meta device.
         matrices: The pruned matrices.
-        head_bias: Whether the output head may get a bias, see `workers.factors.answer_bias`.
     """
     tensors: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (name, tensor))
     pruned = {f"{matrix.name}.weight" for matrix in matrices}
     rest = [(name, tensor) for name, tensor in tensors.values() if name not in pruned]
-    added = 0
-    if head_bias and (found := linear_head(model)) is not None and found[1].bias is None:
-        name, head = found
-        added = len(head.weight)
-        rest.append((f"{name}.bias", head.weight[:, 0]))
     wide = _kept_wide(model)
     floats = {name: tensor.numel() for name, tensor in rest if tensor.is_floating_point()}
     others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
@@ -91,7 +80,6 @@ def remainder(
         wide_numbers=sum(count for name, count in floats.items() if wide(name)),
         other_bytes=sum(others),
         header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
-        added_numbers=added,
         dense_header_bytes=sum(LEAST_ENTRY_BYTES + len(name.encode()) for name, _ in tensors.values()),
     )
 

@@ -3,7 +3,7 @@
 Legend: O output width, D input width, R rank.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -75,23 +75,11 @@ def own_name(model: Any, name: str) -> str:
 def shrink(model: Any, recipe: Mapping[str, Any]) -> None:
     """Give a dense model the empty layers of an export.
 
-    A bias of the causal model's output head is left out of models without that head.
-
     Args:
         model: Changed in place.
-        recipe: `ranks` and `biases`, by the causal model's names.
+        recipe: `ranks`, by the causal model's names.
     """
-    modules = dict(model.named_modules())
-    biases = [own_name(model, name) for name in recipe["biases"]]
-    add_biases(model, [name for name in biases if name in modules])
     replace_linears(model, {own_name(model, name): rank for name, rank in recipe["ranks"].items()})
-
-
-def add_biases(model: nn.Module, names: Sequence[str]) -> None:
-    """Give linear modules without a bias one of zeros."""
-    for name in names:
-        linear = model.get_submodule(name)
-        linear.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0]))  # type: ignore[index]
 
 
 def replace_linears(model: nn.Module, ranks: Mapping[str, int]) -> None:

@@ -12,7 +12,6 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ranksieve.search.errors import InputError
@@ -136,14 +135,6 @@ def _matrix_params(module: nn.Module) -> int:
         for name, parameter in module.named_parameters()
         if parameter.dim() > 1 and not name.endswith("bias")
     )
-
-
-def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
-    """Return the output head and its name, if it can have a bias."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not isinstance(head, nn.Linear):
-        return None
-    return next((name, head) for name, module in model.named_modules() if module is head)
 
 
 def factor_numbers(matrices: Sequence[MatrixShape]) -> int:

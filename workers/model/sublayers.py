@@ -102,16 +102,9 @@ def live_ranks(
     matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
 ) -> tuple[int, ...]:
     """Return a candidate's ranks with all matrices of dead sublayers at rank 0."""
-    dead = skipped(matrices, ranks, sublayers)
-    return tuple(0 if matrix.name in dead else rank for matrix, rank in zip(matrices, ranks, strict=True))
-
-
-def skipped(
-    matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
-) -> frozenset[str]:
-    """Return all matrices of a candidate's dead sublayers."""
     gone = {matrix.name for matrix, rank in zip(matrices, ranks, strict=True) if rank == 0}
-    return frozenset(name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices)
+    dead = {name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices}
+    return tuple(0 if matrix.name in dead else rank for matrix, rank in zip(matrices, ranks, strict=True))
 
 
 def leaves_no_trace(values: Sequence[Any]) -> bool:

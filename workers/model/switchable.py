@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
-from ranksieve.workers.model.matrices import LinearModule, linear_head, weight_OD
-from ranksieve.workers.model.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks, skipped
+from ranksieve.workers.model.matrices import LinearModule, weight_OD
+from ranksieve.workers.model.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks
 
 
 class SwitchableLinear(nn.Module):
@@ -62,8 +62,6 @@ class SwitchableModel:
     ) -> None:
         self.model = model
         self.matrices = tuple(matrices)
-        self.answer_bias: nn.Parameter | None = None
-        """Bias of the output head in every candidate but the dense model; see `workers.factors.answer_bias`."""
         self._sublayers = find_sublayers(model, matrices)
         self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
         for sublayer in self._sublayers:
@@ -78,27 +76,6 @@ class SwitchableModel:
         for module, rank in zip(self._modules, live, strict=True):
             module.rank = rank
         self._ranks = wanted
-        if self.answer_bias is not None:
-            self._choose_bias()
-
-    def set_answer_bias(self, bias_V: torch.Tensor | None) -> None:
-        """Set the candidates' bias of the output head; None restores the model's own."""
-        found = linear_head(self.model)
-        assert found is not None
-        if self.answer_bias is None:
-            self._head: Any = found[1]  # a linear map may have no bias, whatever its type says
-            self._own_bias: nn.Parameter | None = self._head.bias
-        weight = self._head.weight
-        self.answer_bias = None if bias_V is None else nn.Parameter(bias_V.to(weight), requires_grad=False)
-        self._choose_bias()
-
-    def _choose_bias(self) -> None:
-        own = self.answer_bias is None or all(module.rank == DENSE for module in self._modules)
-        self._head.bias = self._own_bias if own else self.answer_bias
-
-    def skipped(self, ranks: Sequence[int]) -> frozenset[str]:
-        """Return the matrices of the sublayers that the candidate does not run."""
-        return skipped(self.matrices, ranks, self._sublayers)
 
 
 def switchable_module(model: PreTrainedModel, name: str) -> SwitchableLinear:

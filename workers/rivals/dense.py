@@ -2,14 +2,9 @@
 
 from collections.abc import Iterator
 
-import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from ranksieve.workers.factors.answer_bias import answer_bias_of
-from ranksieve.workers.forward.batches import make_batches
-from ranksieve.workers.forward.blockwise import Flow
-from ranksieve.workers.model.matrices import linear_head
-from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.rivals.answer_bias import add_answer_bias
 from ranksieve.workers.rivals.rival import Rival, Setup, language_model
 
 BIAS_EXAMPLES = 512
@@ -20,7 +15,7 @@ def dense(setup: Setup) -> Iterator[Rival]:
     """Yield the dense model, and one with an answer bias if answers are fixed."""
     yield language_model(setup, "dense", setup.load())
     model = setup.load()
-    if add_answer_bias(setup, model):
+    if _biased(setup, model):
         yield language_model(setup, "dense, answer bias", model)
 
 
@@ -43,18 +38,8 @@ def four_bits(setup: Setup) -> Iterator[Rival]:
     yield _quantized(setup, "dense, 4 bits", config)
 
 
-def add_answer_bias(setup: Setup, model: PreTrainedModel) -> bool:
-    """Fit the output head's bias for fixed answers; return whether there is one."""
-    examples = setup.task.splits["calibration"][:BIAS_EXAMPLES]
-    batches = make_batches(examples, max(example.choices for example in examples), setup.batch_tokens)
-    batches = [batch.to(model.device) for batch in batches]
-    with torch.no_grad():
-        found = answer_bias_of(model, [Flow(SwitchableModel(model, (), {}), (), (), batches)], examples)
-    head = linear_head(model)
-    for bias_V in found.values():
-        assert head is not None
-        head[1].bias = torch.nn.Parameter(bias_V.to(head[1].weight), requires_grad=False)
-    return bool(found)
+def _biased(setup: Setup, model: PreTrainedModel) -> bool:
+    return add_answer_bias(model, setup.task.splits["calibration"][:BIAS_EXAMPLES], setup.batch_tokens)
 
 
 def _quantized(setup: Setup, name: str, config: BitsAndBytesConfig) -> Rival:
@@ -67,5 +52,5 @@ def _quantized(setup: Setup, name: str, config: BitsAndBytesConfig) -> Rival:
         use_safetensors=True,
     )
     model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-untyped-call]
-    biased = add_answer_bias(setup, model)
+    biased = _biased(setup, model)
     return language_model(setup, f"{name}, answer bias" if biased else name, model)

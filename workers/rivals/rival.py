@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.factors.answer_bias import fixed_answers
 from ranksieve.workers.forward.likelihood import right_share
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.rivals.answer_bias import fixed_answers
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import Failure, Floats, ScoreRequest, Scores

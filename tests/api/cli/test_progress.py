@@ -41,30 +41,6 @@ STORY = [
         },
     ),
     ("job.changed", {"priority": 3, "labels": {}}),
-    (
-        "factors.propagated",
-        {"shares": [0.12, 0.24], "loss_before": 0.2, "loss_after": 0.1, "reason": None, "kept": True},
-    ),
-    (
-        "factors.propagated",
-        {
-            "shares": [0.12],
-            "loss_before": 0.2,
-            "loss_after": 0.204,
-            "standard_error": 0.008,
-            "answer_bias": True,
-            "reason": None,
-            "kept": True,
-        },
-    ),
-    (
-        "factors.propagated",
-        {"loss_before": 0.1, "loss_after": 0.2, "reason": None, "kept": False},
-    ),
-    (
-        "factors.propagated",
-        {"shares": [], "loss_before": None, "loss_after": None, "reason": "no", "kept": False},
-    ),
     ("candidate.failed", {"generation": 3, "reason": "not finite"}),
     ("actor.replaced", {"actor": 1, "reason": "died"}),
     ("candidate.failed", {"generation": None, "reason": "not finite"}),
@@ -87,11 +63,6 @@ LINES = [
     "generation 3: 48 evaluations, target 40.0%, best kept 41.2%, KL 0.0512 nats, drop -0.30 points",
     "job queued again in 20 s: Ray is gone",
     "job changed: priority, labels",
-    "factors after errors were propagated in models of 12.0% and 24.0%: loss 0.2000 to 0.1000 nats, kept",
-    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.2040 nats (standard error of the "
-    "difference 0.0080), kept, with a bias of the answers",
-    "factors after errors were propagated: loss 0.1000 to 0.2000 nats, not kept",
-    "errors not propagated: no",
     "a candidate of generation 3 failed: not finite",
     "actor 1 replaced: died",
     "a finalist failed: not finite",

@@ -148,7 +148,6 @@ def test_what_cannot_be_exported(jobs: Jobs, archive: Finished) -> None:
 def test_where_answers_are_written_screening_goes_by_the_loss_alone(jobs: Jobs, tiny_job: Document) -> None:
     tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
     tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
-    tiny_job["policy"]["propagated_shares"] = ()
     tiny_job["policy"]["search"]["generations"] = 1
     id = jobs.submit(tiny_job)
     jobs.run(LocalCluster())

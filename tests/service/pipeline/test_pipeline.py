@@ -38,7 +38,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
     cluster, result, events = undisturbed.cluster, undisturbed.result, undisturbed.events
     states = [data["state"] for data in events("job.state")]
     assert states == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]
-    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
+    assert cluster.phases == ["closed_form", "export", "verify"]
     assert [actors.closed for actors in cluster.actors] == [True]
     (loaded,) = events("data.loaded")
     assert loaded == {
@@ -47,11 +47,6 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
         "digests": result["data"],
         "notes": [],
     }
-    (propagated,) = events("factors.propagated")
-    assert propagated["kept"] == (
-        propagated["loss_after"] < propagated["loss_before"] + propagated["standard_error"]
-    )
-    assert propagated["reason"] is None
     (model,) = events("model.loaded")
     assert result["model"].items() <= model.items()
     assert (model["matrices"], model["dtype"], model["device"]) == (14, "float32", "cpu")
@@ -313,6 +308,6 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
         return {entry.key for entry in cache.entries()}
 
     first, second = run("task"), run("output")
-    assert kinds(first) == ["midway", "model", "propagated", "way"]
+    assert kinds(first) == ["midway", "model", "way"]
     assert kinds(second) == ["factors", "model"]
     assert kinds(first & second) == ["model"]

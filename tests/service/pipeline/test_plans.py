@@ -8,16 +8,12 @@ from ranksieve.search.errors import InputError
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.estimate import scorings
 from ranksieve.service.pipeline.plans import Roots
-from ranksieve.service.policy import propagates
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.workers.factors.propagation import split_for_propagation
 from ranksieve.workers.model.checks import check_local
-from ranksieve.workers.types.plan import Example, ModelSource, Row
+from ranksieve.workers.types.plan import ModelSource
 
 Document = dict[str, Any]
-
-EXAMPLE = Example(rows=(Row(ids=(1,), spans=()),), choices=1, label=0, prompt_ids=(1,))
 
 
 @pytest.fixture
@@ -204,22 +200,3 @@ def test_sizes_may_be_left_open(tiny_job: Document, roots: Roots) -> None:
 def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
     del tiny_job["policy"]["search"]["screen"]
     assert scorings(JobSpec.model_validate(tune(tiny_job))) == [(16, 60)]
-
-
-@pytest.mark.parametrize(("calibration", "grams"), [(1, 1), (8, 6), (100, 75), (600, 450), (4096, 512)])
-def test_records_that_judge_propagation_make_no_factors(
-    tiny_job: Document, calibration: int, grams: int
-) -> None:
-    tiny_job["policy"].pop("gram_examples", None)
-    tiny_job["task"]["data"]["sizes"]["calibration"] = calibration
-    tiny_job["objective"] = {"kind": "target_params", "share": 0.4}
-    spec = JobSpec.model_validate(tune(tiny_job))
-    assert propagates(spec)
-    assert plans.gram_examples(spec, by_block=True) == grams
-    assert plans.gram_examples(spec, by_block=False) == min(calibration, 512)
-    _, judges = split_for_propagation([EXAMPLE] * calibration)
-    assert grams == 1 or grams + len(judges) <= calibration
-
-    tiny_job["policy"]["propagated_shares"] = ()
-    plain = JobSpec.model_validate(tune(tiny_job))
-    assert plans.gram_examples(plain, by_block=True) == min(calibration, 512)

@@ -255,10 +255,11 @@ def test_a_table_settles_the_dtype(
     fast["model"]["dtype"] = "auto"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(steps, "dtype_name", lambda wanted, device: "float32")
+    fast["policy"]["train_epochs"] = 1
     fast["policy"]["search"]["generations"] = 0
     id = jobs.submit(fast)
     with monkeypatch.context() as cut:
-        cut.setattr(steps, "propagated", off)
+        cut.setattr(steps, "prepare", off)
         with pytest.raises(InfrastructureError):
             jobs.run(LocalCluster(make_timer=make_flop_timer))
     assert len(jobs.events(id, "latency.measured")) == 1

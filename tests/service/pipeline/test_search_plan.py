@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 from pydantic import ValidationError
 from transformers import LlamaConfig
@@ -140,29 +139,6 @@ def test_budgets_of_a_latency_are_in_nanoseconds(
     assert plan.space.genes[0].levels == ((0,), (1,), (2,), (3,), (4,), (5,), (6,), (7,), (DENSE,))
     assert plan.space.cost_GL[0].tolist()[:8] == list(range(0, 8000, 1000))
     assert plan.space.budget(expected.target(plan.space)) + 500_000 == nanoseconds
-
-
-@pytest.mark.parametrize(
-    ("objective", "share"),
-    [
-        ({"kind": "max_drop"}, None),
-        ({"kind": "pareto"}, None),
-        ({"kind": "target_params", "share": 0.5}, 0.5),
-        ({"kind": "target_latency", "milliseconds": 0.515}, 15 * (16 + 8) / DENSE_NUMBERS),
-    ],
-)
-def test_what_the_parameters_are_that_an_objective_leaves(
-    tiny_job: Document, objective: Document, share: float | None
-) -> None:
-    """For 15 µs there are five ranks in each matrix that is of use."""
-    tiny_job["objective"] = objective
-    timed = latency() if objective["kind"] == "target_latency" else None
-    plan = search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", (), timed)
-    energies = [
-        numpy.full(min(m.out_features, m.in_features), 1.0 if m.kind == "k_proj" else 1e-3) for m in MATRICES
-    ]
-    found = plan.share(energies)
-    assert found == (None if share is None else pytest.approx(share, abs=0.015))
 
 
 def test_before_anything_is_timed_all_but_the_reach_is_checked(tiny_job: Document) -> None:

@@ -216,8 +216,7 @@ def switch_off(jobs: Jobs, when: Callable[[ScoreRequest], bool], make_timer: Any
 
 
 def shorten(document: Document) -> Document:
-    """Leave out of a job what its test does not look at: propagation, and generations after its seeds."""
-    document["policy"]["propagated_shares"] = ()
+    """Leave out of a job what its test does not look at: generations after its seeds."""
     document["policy"]["search"]["generations"] = 0
     return document
 

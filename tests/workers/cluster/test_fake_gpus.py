@@ -25,7 +25,7 @@ from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.export.verification import VerificationPlan, verify
 from ranksieve.workers.export.writer import ExportPlan, export
 from ranksieve.workers.factors import calibration
-from ranksieve.workers.factors.preparation import prepare, propagated
+from ranksieve.workers.factors.preparation import closed_form, prepare
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.types.plan import ModelSource
 from ranksieve.workers.types.scores import ScoreRequest, Scores
@@ -284,11 +284,10 @@ def test_every_tensor_of_a_job_is_where_it_belongs(
     llama = partial(make_llama, num_hidden_layers=4, initializer_range=0.3)
     make, task = {"llama": llama, "gpt2": gpt2, "gemma": gemma}[family], make_task(kind)
     plan = on_gpus(preparation_plan, make(), tokenizer, tmp_path, dtype)
-    plan = replace(plan, task=task, midway_share=0.4, propagated_shares=(0.4, 0.7))
+    plan = replace(plan, task=task, midway_share=0.4)
     timed, alone = Workload(kind="prefill", rows=2, length=6), {"threads": 1, "device": "cuda"}
     with fake_gpus(gpus):
-        *_, prepared = propagated(plan)
-        assert prepared.propagation.reason is None
+        *_, prepared = closed_form(plan)
         scorer = build_scorer(
             ScorerPlan(
                 model_folder=prepared.model.folder,

@@ -42,7 +42,7 @@ MODEL = ModelSize(
     heads=1,
     cached=10,
 )
-ONE = Load(tokens=10, real_tokens=10, squares=100, reads=1, batches=1, largest_tokens=10, largest_reads=1)
+ONE = Load(tokens=10, squares=100, reads=1, batches=1, largest_tokens=10, largest_reads=1)
 FORWARD = 2 * 200 * 10 + 2 * 20 * 5 * 1 + 4 * 5 * 100
 """FLOPs of a forward pass over `ONE`."""
 
@@ -61,9 +61,8 @@ PASS_S = 10
 
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
-    names = ("calibration", "way", "propagation", "refinement", "search")
-    loads = {name: ONE for name in (*names, "confirm", "test", "verify")}
-    return make_job({**loads, "propagation": Load()})
+    names = ("calibration", "way", "refinement", "search")
+    return make_job(dict.fromkeys((*names, "confirm", "test", "verify"), ONE))
 
 
 def phases_of(job: JobSize, model: ModelSize = MODEL, rates: Rates = RATES) -> dict[str, PhaseEstimate]:
@@ -124,7 +123,6 @@ def test_a_phase_takes_forward_passes(
     ("changes", "tokens", "seconds"),
     [
         ({"midway_share": 0.3}, 10, 3 * PASS_S + 1),  # the way: both ways, factoring
-        ({"propagated": 2}, 20, 2 * 8 * 2 * PASS_S + 1),  # with the threads of one of two actors
         ({"train_epochs": 3}, 30, 3 * 5 * PASS_S),
         ({"train_epochs": 1, "tuned_depth": 1.0}, 50, (2 + 1 + 3 + 5) * PASS_S),  # three splits are answered
         ({"method": "weight"}, -10, -3 * PASS_S),  # no Grams
@@ -133,7 +131,6 @@ def test_a_phase_takes_forward_passes(
 def test_preparation_takes_what_is_wanted(
     job: JobSize, changes: dict[str, Any], tokens: int, seconds: float
 ) -> None:
-    job = replace(job, loads={**job.loads, "propagation": ONE})
     usual, changed = (phases_of(one)["prepare"] for one in (job, replace(job, **changes)))
     assert changed.tokens - usual.tokens == tokens
     assert seconds_of(changed) - seconds_of(usual) == pytest.approx(seconds, abs=0.1)
@@ -193,7 +190,7 @@ def test_files_take_time_by_their_size(job: JobSize) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "kinds"),
-    [({}, 1), ({"midway_share": 0.3, "propagated": 1, "train_epochs": 3}, 4)],
+    [({}, 1), ({"midway_share": 0.3, "train_epochs": 3}, 3)],
 )
 def test_files_on_disk_are_weights_factors_and_sums(
     job: JobSize, changes: dict[str, Any], kinds: int

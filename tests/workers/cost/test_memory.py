@@ -26,16 +26,12 @@ from ranksieve.workers.cost.memory import (
     timing,
     verifying,
 )
-from ranksieve.workers.cost.preparation_memory import preparation, preparing, spilled_bytes
+from ranksieve.workers.cost.preparation_memory import preparing, spilled_bytes
 from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, load_of, pass_load, size_of, uniform_load
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.calibration import Calibrator
-from ranksieve.workers.factors.decomposition import factor
 from ranksieve.workers.factors.prepared import Prepared
-from ranksieve.workers.factors.propagation import propagate
 from ranksieve.workers.model.attention import suit_gradients
-from ranksieve.workers.model.matrices import find_matrices, weight_OD
-from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.plan import EncodedTask, Example
 
 
@@ -46,7 +42,7 @@ def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
 
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
-    names = ("calibration", "propagation", "refinement", "search", "confirm", "test", "verify")
+    names = ("calibration", "refinement", "search", "confirm", "test", "verify")
     made = make_job({name: uniform_load(64, 32, 2048) for name in names})
     return replace(made, actors=1, actors_per_device=1)
 
@@ -137,36 +133,6 @@ def test_grams_are_those_that_calibration_keeps(
     estimated = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
     # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes
     assert real <= estimated + 2 * 8 * 32**2 <= 1.3 * real
-
-
-@pytest.mark.parametrize(("rows", "length"), [(256, 32), (4, 8)], ids=["flows", "regressions"])
-def test_flows_and_regressions_are_those_that_are_held(
-    rows: int,
-    length: int,
-    make_llama: Callable[..., LlamaForCausalLM],
-    choice_example: Callable[..., Example],
-    make_task: Callable[..., EncodedTask],
-    job: JobSize,
-) -> None:
-    sizes = {"hidden_size": 96, "intermediate_size": 512, "num_attention_heads": 8}
-    llama: Any = make_llama(**sizes)
-    matrices, pairs, energies = find_matrices(llama), {}, []
-    for matrix in matrices:
-        weight: Any = weight_OD(llama.get_submodule(matrix.name))
-        made = factor(weight, "weight", matrix.largest_rank)
-        pairs[matrix.name] = (made.left_RO.float(), made.right_RD.float())
-        energies.append(made.energy_K.numpy())
-    model = SwitchableModel(llama, matrices, pairs)
-    examples = [choice_example((5,) * (length - 1) + (number % 48,), ((6,), (7,))) for number in range(rows)]
-    task = replace(make_task("choice"), splits={"calibration": tuple(examples)})
-    load, ranks = load_of(task, "calibration", 256), [matrix.largest_rank for matrix in matrices]
-    job = replace(job, propagated=1, loads={**job.loads, "propagation": load})
-    with Held([*llama.parameters(), *llama.buffers()]) as held:
-        list(propagate(model, [ranks], energies, examples, 256))
-    size = size_of(llama.config)
-    estimated = preparation(size, job)["propagation"]
-    there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "float32")
-    assert 0.6 < held.most / (estimated.host_bytes - there) < 1
 
 
 def test_stand_ins_are_those_that_are_timed(prepared: Prepared, make_flop_timer: Any, job: JobSize) -> None:

@@ -14,8 +14,6 @@ def card(plan: ExportPlan, provenance: dict[str, Any]) -> ModelCard:
         provenance,
         plan.matrices,
         plan.ranks,
-        head_bias=False,
-        dense_copy=True,
         heads=["`AutoModel`"],
         least_transformers="5.24",
     )

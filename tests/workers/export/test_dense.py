@@ -1,19 +1,16 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.export.dense import multiply_out
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import Exported, ExportPlan, export
-from ranksieve.workers.factors.prepared import ANSWER_BIAS
 
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
 
@@ -57,18 +54,6 @@ def test_its_card_says_what_it_is_good_for(export_plan: ExportPlan, tmp_path: Pa
     assert "as large and as slow as the dense model" in after.text
     assert "trust_remote_code" not in after.text
     assert "## Provenance" in after.text
-
-
-def test_a_bias_that_the_architecture_has_no_place_for_is_refused(
-    export_plan: ExportPlan, tmp_path: Path
-) -> None:
-    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
-    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
-    folder = exported(replace(export_plan, factors_folder=factors))
-    assert "ranksieve dense" not in (folder / "README.md").read_text()
-    with pytest.raises(InputError, match="has a bias on lm_head, which LlamaForCausalLM has no place for"):
-        multiply_out(folder, tmp_path / "dense")
-    assert not (tmp_path / "dense").exists()
 
 
 def test_only_exports_are_multiplied_out_and_nothing_is_replaced(

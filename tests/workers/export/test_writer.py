@@ -2,7 +2,6 @@ import importlib.metadata
 import json
 import os
 import runpy
-import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 import transformers
 from jinja2 import UndefinedError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,7 +27,7 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export
 from ranksieve.workers.factors.preparation import prepare
-from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, load_factors
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, load_factors
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.progress import Progress
@@ -95,21 +94,6 @@ def test_stranger_gets_the_searched_model(export_plan: ExportPlan, tmp_path: Pat
     assert got["text"].equal(text)
 
 
-@torch.inference_mode()
-def test_answer_bias_is_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
-    own, expected = run(export_plan), switchable(export_plan)(IDS_BL).logits
-    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
-    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
-    plan = replace(export_plan, factors_folder=factors)
-    exported = run(plan)
-    assert exported.added == 48 == exported.total_params - own.total_params
-    got = load_folder(exported.folder)(IDS_BL).logits
-    torch.testing.assert_close(got, expected + torch.arange(48.0), rtol=1e-3, atol=1e-3)
-    assert "given a bias for the answers" in (exported.folder / "README.md").read_text()
-    dense = run(replace(plan, ranks=(DENSE,) * len(plan.ranks)))
-    assert dense.added == 0
-
-
 def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
     exported = run(export_plan)
     tensors = load_file(exported.folder / "model.safetensors")
@@ -152,11 +136,8 @@ def test_no_other_class_takes_the_weights(export_plan: ExportPlan, tmp_path: Pat
 
 @pytest.mark.usefixtures("_own_modules_cache")
 @torch.inference_mode()
-def test_another_head_gets_the_blocks_of_the_export(export_plan: ExportPlan, tmp_path: Path) -> None:
-    """With a bias of the output head in the files, which that head has no place for."""
-    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
-    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
-    folder = run(replace(export_plan, factors_folder=factors)).folder
+def test_another_head_gets_the_blocks_of_the_export(export_plan: ExportPlan) -> None:
+    folder = run(export_plan).folder
     expected = switchable(export_plan).base_model(IDS_BL).last_hidden_state
     model, loading = AutoModelForSequenceClassification.from_pretrained(
         folder, trust_remote_code=True, output_loading_info=True, num_labels=3

@@ -21,18 +21,10 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.export.dense import multiply_out
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import Exported, ExportPlan, export
-from ranksieve.workers.factors import preparation
 from ranksieve.workers.factors.decomposition import factor
 from ranksieve.workers.factors.grams import Grams
 from ranksieve.workers.factors.preparation import prepare
-from ranksieve.workers.factors.prepared import (
-    ANSWER_BIAS,
-    PreparationPlan,
-    Prepared,
-    Propagation,
-    with_factors,
-)
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, with_factors
 from ranksieve.workers.forward.generation import answers
 from ranksieve.workers.model.experts import stacked_experts, take_apart
 from ranksieve.workers.model.loading import load_prepared
@@ -55,15 +47,13 @@ ROUTER = 4 * HIDDEN
 class Architecture:
     """A model type at a tiny size.
 
-    `left_alone`: weights of a block outside the prunable matrices. `biases`: some matrices have one. `capped`: the
-    logits are not what the head returns.
+    `left_alone`: weights of a block outside the prunable matrices. `biases`: some matrices have one.
     """
 
     model_type: str
     options: dict[str, Any] = field(default_factory=dict)
     left_alone: int = 0
     biases: bool = False
-    capped: bool = False
 
     def config(self) -> PreTrainedConfig:
         common = {
@@ -108,7 +98,7 @@ ARCHITECTURES = [
     Architecture(model_type="qwen2", options=HEADS, biases=True),
     Architecture(model_type="qwen3", options=HEADS),
     Architecture(model_type="gemma", options=HEADS),
-    Architecture(model_type="gemma2", options=HEADS, capped=True),
+    Architecture(model_type="gemma2", options=HEADS),
     Architecture(model_type="gemma3_text", options=HEADS),
     Architecture(model_type="phi3", options=HEADS),
     Architecture(model_type="gpt2", options=CONV1D, biases=True),
@@ -289,14 +279,8 @@ def test_export_is_the_searched_model(
     tokenizer: PreTrainedTokenizerFast,
     preparation_plan: PreparationPlan,
     export_plan: ExportPlan,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """With a bias of the head, where its logits are what the model returns."""
-    monkeypatch.setattr(Propagation, "kept", True)
-    monkeypatch.setattr(
-        preparation, "example_losses", lambda model, *_: torch.tensor([float(model.answer_bias is None)])
-    )
     dense = architecture.build(apart=False)
     dense.save_pretrained(tmp_path / "dense")
     take_apart(dense, stacked_experts(dense))
@@ -326,14 +310,9 @@ def test_export_is_the_searched_model(
     written = sum(prices) - sum(exported.dead.values())
     assert exported.block_params == written + LAYERS * architecture.left_alone
     assert exported.total_params == stranger.num_parameters()
-    has_bias = (plan.factors_folder / ANSWER_BIAS).exists()
-    assert has_bias == (not architecture.capped)
-    assert exported.added == (48 if has_bias and dense.get_output_embeddings().bias is None else 0)
     saved = prepared.block_params - exported.block_params
-    assert prepared.total_params - exported.total_params == saved - exported.added
+    assert prepared.total_params - exported.total_params == saved
 
-    (plan.factors_folder / ANSWER_BIAS).unlink(missing_ok=True)  # dense architectures have no place for it
-    list(export(plan))
     multiply_out(plan.folder, tmp_path / "multiplied")
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "multiplied").eval()
     assert type(stock) is type(dense)
@@ -349,8 +328,6 @@ def planned(
         preparation_plan,
         model=source,
         cache_dir=folder.with_name("cache"),
-        propagated_shares=(0.5,),
-        refinement=Refinement(rank_step=2),
     )
     with torch.inference_mode(False):
         *_, prepared = prepare(plan)

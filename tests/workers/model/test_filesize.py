@@ -6,7 +6,7 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, PreTrainedCo
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.model.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
-from ranksieve.workers.model.layers import add_biases, replace_linears
+from ranksieve.workers.model.layers import replace_linears
 from ranksieve.workers.model.loading import weight_bytes
 from ranksieve.workers.model.matrices import find_matrices
 from ranksieve.workers.model.sources import empty_model
@@ -62,21 +62,6 @@ def test_matrices_that_stay_are_counted_with_the_rest() -> None:
     names = sum(len(name) for name in dict(model.named_parameters()))
     tensors = len(dict(model.named_parameters()))
     assert whole.header_bytes == PREFIX_BYTES + tensors * ENTRY_BYTES + names
-
-
-@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["tied llama with biases", "gpt2"])
-def test_a_bias_that_the_head_may_get_is_counted(config: PreTrainedConfig, tmp_path: Path) -> None:
-    model = empty_model(config)
-    matrices = find_matrices(model)
-    without, rest = (remainder(model, matrices, head_bias=wanted) for wanted in (False, True))
-    assert rest.numbers - without.numbers == config.vocab_size == rest.added_numbers
-    assert rest.dense_bytes("float32") == without.dense_bytes("float32")
-    model.to_empty(device="cpu")
-    model.tie_weights()
-    add_biases(model, ["lm_head"])
-    model.save_pretrained(tmp_path)
-    assert weight_bytes(tmp_path) <= rest.size_bytes("float32") + stored(matrices, {}, 4)
-    assert remainder(model, matrices, head_bias=True).numbers == rest.numbers  # it is there already
 
 
 @pytest.mark.parametrize(

@@ -79,30 +79,3 @@ def test_factors_are_not_saved_with_the_model(
     names = set(model.state_dict())
     make_switchable(model)
     assert set(model.state_dict()) == names
-
-
-@pytest.mark.parametrize("own", [None, 0.5])
-@torch.inference_mode()
-def test_candidates_have_a_bias_of_the_head_and_the_dense_model_its_own(
-    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any], own: float | None
-) -> None:
-    model = make_llama()
-    head = model.get_output_embeddings()
-    if own is not None:
-        head.bias = nn.Parameter(torch.full((48,), own), requires_grad=False)
-    switchable, matrices = make_switchable(model)
-    dense, low = [DENSE] * len(matrices), [DENSE] * (len(matrices) - 1) + [3]
-
-    def logits(ranks: list[int]) -> torch.Tensor:
-        switchable.switch(ranks)
-        return model(IDS_BL).logits.clone()
-
-    dense_logits, low_logits, bias_V = logits(dense), logits(low), torch.arange(48.0)
-    switchable.set_answer_bias(bias_V)
-    torch.testing.assert_close(model(IDS_BL).logits, low_logits - (own or 0.0) + bias_V)
-    torch.testing.assert_close(logits(dense), dense_logits)
-    torch.testing.assert_close(logits(low), low_logits - (own or 0.0) + bias_V)
-    switchable.set_answer_bias(2 * bias_V)
-    torch.testing.assert_close(logits(low), low_logits - (own or 0.0) + 2 * bias_V)
-    switchable.set_answer_bias(None)
-    torch.testing.assert_close(logits(low), low_logits)

@@ -1,14 +1,13 @@
 """Bias of the output head for the tokens of fixed answers.
 
-Every model favours some of the answers, whatever it reads (arXiv 2102.09690). A bias b of the output head
-corrects for that. It has one number for each token of the answers and is fitted to the right answers by maximum a
-posteriori, with n examples
+Every model favours some of the answers, whatever it reads (arXiv 2102.09690). A bias b of the output head corrects for
+that. It has one number for each token of the answers and is fitted to the right answers by maximum a posteriori, with n
+examples
 
     min  1/n ( Σ -log P(label | b) + ½ ‖b‖² )        log pᵇ(token) = log p(token) + b_token - log Σ_v p(v) e^(b_v)
 
 where v runs over the whole vocabulary and b is zero but for those tokens. The standard normal prior weighs about as
-much as a handful of records; it keeps answers possible that are never the right one. Several candidates share one bias,
-fitted to all at once: their preferences depend little on their size.
+much as a handful of records; it keeps answers possible that are never the right one.
 
 Legend: E examples, C choices, N answer tokens, U different ones among them, Q positions that are read, V vocabulary.
 """
@@ -17,12 +16,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.forward.blockwise import Flow
-from ranksieve.workers.model.matrices import linear_head
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.likelihood import logits_read
 from ranksieve.workers.types.plan import Example
 
 MOST_STEPS = 200
@@ -83,59 +83,58 @@ def fit_answer_bias(
     return bias_U.detach()
 
 
-def answer_bias_of(
-    model: PreTrainedModel, flows: Sequence[Flow], examples: Sequence[Example]
-) -> dict[str, torch.Tensor]:
-    """Fit the output head's bias for the tokens of fixed answers.
-
-    Candidates share one bias.
+def add_answer_bias(model: PreTrainedModel, examples: Sequence[Example], batch_tokens: int) -> bool:
+    """Give the output head a bias for the tokens of fixed answers.
 
     Args:
-        model: Model of the flows.
-        flows: One flow per candidate, with the same batches, behind the last block.
-        examples: Examples of the batches; their labels are the right answers.
+        model: Changed in place.
+        examples: Examples whose labels are the right answers.
+        batch_tokens: Padded tokens per forward pass.
 
     Returns:
-        "NAME:bias", V, for the head NAME; includes its previous bias. Empty if answers are not fixed, if logits are
-        changed behind the head or if there would be more than `MOST_NUMBERS`.
+        Whether there is a bias. There is none if answers are not fixed, if logits are changed behind the head, or if it
+        would be fitted to more than `MOST_NUMBERS`.
 
     Raises:
-        ScoringError: A candidate's logits are not finite.
+        ScoringError: The logits are not finite.
     """
-    tokens, found = fixed_answers(examples), linear_head(model)
+    tokens, head = fixed_answers(examples), model.get_output_embeddings()  # type: ignore[no-untyped-call]
     read = sum(row.reads for example in examples for row in example.rows)
-    if not tokens or found is None or len(flows) * len(tokens) * read > MOST_NUMBERS:
-        return {}
-    name, head = found
+    if not tokens or not isinstance(head, nn.Linear) or len(tokens) * read > MOST_NUMBERS:
+        return False
     token_U = torch.tensor(tokens, device=head.weight.device)
     choices = max(example.choices for example in examples)
+    batches = make_batches(examples, choices, batch_tokens)
     head_ranges: list[Any] = []
     logp_QU: list[torch.Tensor] = []
     read_N: list[torch.Tensor] = []
-    with head.register_forward_hook(lambda _, __, logits: head_ranges.append(logits.float().aminmax())):
-        for flow in flows:
-            for index in range(len(flow)):
-                logits_QV, place_N = flow.logits_read(index)
-                if logits_QV.isnan().any():  # NaN is not equal to itself
-                    raise ScoringError("the candidate's logits are not finite")
-                if [logits_QV.float().aminmax()] != head_ranges:
-                    return {}  # the head is not run, or its logits are scaled or capped: a bias would not fit
-                head_ranges.clear()
-                read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
-                logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
-    batches = flows[0].batches
-    places = torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu()
-    slots = torch.cat([batch.slot_N for batch in batches]).cpu()
-    offered_EC = torch.arange(choices) < torch.tensor([[example.choices] for example in examples])
+    with (
+        torch.no_grad(),
+        head.register_forward_hook(lambda _, __, logits: head_ranges.append(logits.float().aminmax())),
+    ):
+        for batch in batches:
+            here = batch.to(model.device)
+            logits_QV, place_N = logits_read(
+                model, here.row_N, here.position_N, input_ids=here.ids_BL, use_cache=False
+            )
+            if logits_QV.isnan().any():  # NaN is not equal to itself
+                raise ScoringError("the dense model's logits are not finite")
+            if [logits_QV.float().aminmax()] != head_ranges:
+                return False  # the head is not run, or its logits are scaled or capped: a bias would not fit
+            head_ranges.clear()
+            read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
+            logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
     bias_U = fit_answer_bias(
         torch.cat(logp_QU),
         torch.cat(read_N),
-        places.repeat(len(flows)),
-        torch.cat([slots + number * offered_EC.numel() for number in range(len(flows))]),
-        torch.tensor([example.label for example in examples]).repeat(len(flows)),
-        offered_EC.repeat(len(flows), 1),
+        torch.searchsorted(token_U.cpu(), torch.cat([batch.token_N for batch in batches])),
+        torch.cat([batch.slot_N for batch in batches]),
+        torch.tensor([example.label for example in examples]),
+        torch.arange(choices) < torch.tensor([[example.choices] for example in examples]),
     )
     if not bias_U.isfinite().all():
-        raise ScoringError("the candidate's logits are not finite")
+        raise ScoringError("the dense model's logits are not finite")
     own_V = torch.zeros(len(head.weight)) if head.bias is None else head.bias.cpu()
-    return {f"{name}:bias": own_V.double().index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
+    bias_V = own_V.double().index_add(0, token_U.cpu(), bias_U).to(head.weight)
+    head.bias = nn.Parameter(bias_V, requires_grad=False)
+    return True
