@@ -111,8 +111,7 @@ class JobSize:
     """Numbers of a job.
 
     `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), refinement (one of
-    `train_epochs` passes), reweigh and descend (all rounds), looks (scorings that find the size where the rounds
-    start), search, confirm, test, verify, and latency (one pass, where latencies are measured).
+    `train_epochs` passes), search, confirm, test, verify, and latency (one pass, where latencies are measured).
 
     `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of
     finalists to confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a processor,
