@@ -42,7 +42,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 4096, "search": 384, "confirm": 2400, "test": 1500},
+                    "sizes": {"calibration": 2048, "search": 384, "confirm": 4400, "test": 1500},
                 },
             },
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},

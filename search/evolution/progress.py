@@ -1,7 +1,6 @@
 """Progress of a search: population, target size and best model."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ranksieve.search.errors import ConflictError, ScoringError
@@ -15,7 +14,6 @@ from ranksieve.search.evolution.racing import Order, by_loss
 from ranksieve.search.evolution.record import GenerationRecord
 from ranksieve.search.evolution.schedules import Ratchet, Schedule, seed_shares
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.search.start.seeds import fitted
 
 BEST_FINALISTS = 3
 """Best genomes that are finalists of a search at one size, besides its start."""
@@ -67,9 +65,7 @@ class SearchProgress:
     def finalists(self) -> list[Finalist]:
         """Return genomes worth confirming; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
-            seeds = self._proposer
-            brought = partial(fitted, seeds.prices)
-            return drop_finalists(self._space, seeds.seed, brought, self.schedule.accepted, self.front())
+            return drop_finalists(self._space, self._proposer.seed, self.schedule.accepted, self.front())
         # The best of many on few examples is flattered by chance. The start is not, and may be better.
         origin = self._memo.get(self._proposer.origin, self._full)
         last = [] if origin is None or origin.failure is not None else [origin.genome]

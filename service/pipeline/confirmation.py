@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.search.evolution.finalists import LARGEST_RISK, MIDDLE_RISK
+from ranksieve.search.evolution.finalists import MIDDLE_RISK, STARTS, Finalist
 from ranksieve.search.space.space import Genome
 from ranksieve.search.statistics.fallback import fallback, fallback_from
 from ranksieve.search.statistics.intervals import DropInterval
@@ -68,8 +68,7 @@ class Winner:
 def confirm(
     spec: JobSpec,
     scorer: TaskScorer,
-    finalists: Sequence[Genome],
-    risks: Sequence[float],
+    finalists: Sequence[Finalist],
     log: JobLog,
 ) -> Winner:
     """Score the finalists on the confirm split and choose the winner.
@@ -83,20 +82,20 @@ def confirm(
         spec: The job.
         scorer: Scorer of the job.
         finalists: Finalists, largest first if sizes differ.
-        risks: Part of the objective's risk of each finalist.
         log: Log of the job.
 
     Raises:
         ScoringError: No finalist can be scored.
     """
     objective, confidence = spec.objective, confidence_of(spec)
+    risks = [finalist.risk for finalist in finalists]
     looked_at: dict[int, Confirmed | None] = {}
     report = log.progress("confirm")
 
     def look_at(index: int) -> Confirmed | None:
         if index not in looked_at:
             report(len(looked_at), len(finalists))
-            looked_at[index] = _confirmed(spec, scorer, finalists[index], log)
+            looked_at[index] = _confirmed(spec, scorer, finalists[index].genome, log)
         return looked_at[index]
 
     def least_risk(index: int) -> float:
@@ -106,12 +105,10 @@ def confirm(
     promised = isinstance(objective, MaxDrop | Pareto)
     if isinstance(objective, MaxDrop):
         held = fallback(risks, 1 - confidence, least_risk)
-        for index in range(
-            len(finalists)
-        ):  # where all that were looked at failed, take the largest that does not
+        for index in range(len(finalists)):
             if any(looked_at.values()):
                 break
-            look_at(index)
+            look_at(index)  # the largest that can be scored, if the test has found none
     else:
         every = tuple(range(len(finalists)))
         for index in every:
@@ -154,7 +151,7 @@ def promise_notes(spec: JobSpec) -> list[str]:
     objective, records = spec.objective, spec.sizes["confirm"]
     if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
         return []
-    part = LARGEST_RISK if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
+    part = 1 / STARTS if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
     wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
     if wanted is not None and wanted <= records:
         return []

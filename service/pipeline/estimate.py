@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ranksieve.search.evolution.finalists import MOST_FINALISTS
+from ranksieve.search.evolution.finalists import RUNGS
 from ranksieve.search.evolution.progress import BEST_FINALISTS
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
@@ -114,7 +114,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
-        "refinement": first("calibration", policy_of(spec).train_examples),
+        "training": first("calibration", policy_of(spec).train_examples),
         "verify": once + timed.times(2 * SPEED_ROUNDS),  # both models are timed
     }
 
@@ -152,7 +152,7 @@ def finalists(spec: JobSpec) -> int:
     """Return the most finalists that the search passes to the confirm split."""
     if isinstance(spec.objective, Pareto):
         return int(FRONT["finalists"])
-    return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
+    return RUNGS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
 def scorings(spec: JobSpec) -> list[tuple[int, int]]:

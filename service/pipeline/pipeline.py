@@ -1,6 +1,6 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → (tuned) → factors → (latency) → prepared → search ⇄ scoring → confirmation → test → export
+    spec → checked → (tuned) → factors → (latency) → (trained) → search ⇄ scoring → confirmation → test → export
     → verified → result
 
 Every step returns what a later one needs. A job that is stopped anywhere and run again ends with the same result:
@@ -67,7 +67,7 @@ class Pipeline:
                 measured = steps.latency(spec.objective, checked, factors)
         plan = steps.search_plan(checked, factors, measured)
         with clock.phase("prepare"):
-            prepared = steps.prepare(checked, factors)
+            prepared = steps.train(checked, factors)
             announce_model(log, prepared, spec.resources.device)
 
         log.state(JobState.SEARCHING)
@@ -78,10 +78,8 @@ class Pipeline:
                 evolution = search(plan, prepared.energies, TrialScorer(scorer), confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
-            finalists = evolution.finalists()
-            genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
             with clock.phase("confirm"):
-                winner = confirm(spec, scorer, genomes, risks, log)
+                winner = confirm(spec, scorer, evolution.finalists(), log)
             with clock.phase("test"):
                 announce_dense(scorer, ("test",), log)
                 winner = winner.with_test(scorer, log)

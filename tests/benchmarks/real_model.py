@@ -5,10 +5,10 @@ made there where they are missing; a demo that ran in the same directory has mad
 """
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 from tuning import PLAIN, tune
@@ -31,6 +31,8 @@ from ranksieve.workers.preflight import check
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.progress import Progress
+
+Made = TypeVar("Made")
 
 CPU = torch.device("cpu")
 
@@ -73,7 +75,7 @@ class Variant(TypedDict, total=False):
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
     data. `dtype`, `seed`: as in a job file. `method`, `gram_examples` (None: the default), `midway_share`,
-    `kl_weight`: as in a `Policy`. `calibration`: records of that split (None: the job's own).
+    `kl_weight`, `train_epochs`: as in a `Policy`. `calibration`: records of that split (None: the job's own).
     """
 
     spec: JobSpec | None
@@ -84,14 +86,19 @@ class Variant(TypedDict, total=False):
     midway_share: float | None
     seed: int
     kl_weight: float
+    train_epochs: int
     dtype: str
 
 
 def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> RealModel:
     """Fetches, calibrates and factors what the data directory lacks, then loads it, with so many torch threads."""
     plan, spec = preparation_plan(data_dir, **variant)
-    plan = replace(plan, threads=threads, device="cpu")
-    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
+    return load_plan(replace(plan, threads=threads, device="cpu"), spec)
+
+
+def load_plan(plan: PreparationPlan, spec: JobSpec) -> RealModel:
+    """Prepares what the plan's cache lacks, then loads it."""
+    prepared: Prepared = made_by(prepare(plan))
     model = load_prepared(prepared.model.folder, CPU, matrices=prepared.matrices)
     switchable = with_factors(model, prepared.matrices, prepared.factors)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
@@ -99,10 +106,16 @@ def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> Rea
         spec=spec,
         task=plan.task,
         prepared=prepared,
-        space=SearchSpace(prepared.matrices, policy_of(spec).rank_step),
+        space=prepared.space(policy_of(spec).rank_step),
         switchable=switchable,
         scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.batch_tokens),
     )
+
+
+def made_by(phase: Iterator[Progress | Made]) -> Made:
+    """What a phase yields last."""
+    (made,) = (item for item in phase if not isinstance(item, Progress))
+    return made
 
 
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:
@@ -134,5 +147,6 @@ def _changed(spec: JobSpec, variant: Variant) -> JobSpec:
         "midway_share": variant.get("midway_share"),
         "kl_weight": variant.get("kl_weight", PLAIN.kl_weight),
         "gram_examples": variant.get("gram_examples") or PLAIN.gram_examples,
+        "train_epochs": variant.get("train_epochs", PLAIN.train_epochs),
     }
     return JobSpec.model_validate(tune(document | {"policy": policy}))

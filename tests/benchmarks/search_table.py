@@ -49,9 +49,9 @@ from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.schedules import SEED_SHARES, Accepted
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
-from ranksieve.search.space.prices import Energies, Prices
+from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import fitted, lagrangian, uniform
+from ranksieve.search.start.seeds import lagrangian
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
 from ranksieve.service.pipeline.scoring import TaskScorer
@@ -385,15 +385,12 @@ def finalists_of(
     are above the smallest that they accepted are trusted.
     """
     space = problem.space
-    seed_of: Callable[[float], Genome] = problem.seeds
-    beside: Callable[[Genome, float], Genome] = partial(fitted, Prices(space, problem.energies))
-    if method in UNIFORM:
-        seed_of, beside = problem.uniform, lambda _, share: uniform(space, share)
+    seed_of: Callable[[float], Genome] = problem.uniform if method in UNIFORM else problem.seeds
     if accepted and method != "ranksieve":
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]
         accepted = [*accepted, *larger]
-    return drop_finalists(space, seed_of, beside, accepted, Memo(space, full).front(full[0].examples))
+    return drop_finalists(space, seed_of, accepted, Memo(space, full).front(full[0].examples))
 
 
 def _smallest(

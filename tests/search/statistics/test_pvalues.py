@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.evolution.finalists import risks
+from ranksieve.search.evolution.finalists import RUNGS, risks
 from ranksieve.search.statistics.intervals import perplexity_rise
 from ranksieve.search.statistics.pvalues import (
     MOST_CONFIDENCE,
@@ -103,8 +103,7 @@ def test_many_graded_scores_are_rounded_up() -> None:
 
 
 def test_the_most_confidence_can_be_held_by_every_finalist_that_has_a_part_of_the_risk() -> None:
-    small, none = risks(3, [0.5, 0.3, 0.25, 0.22, 0.2], [0.19, 0.18]), risks(1, [], [0.9, 0.6, 0.5, 0.4])
-    parts = [part for part in (*small, *none) if part > 0]
+    parts = [part for part in risks(RUNGS, RUNGS - 1) if part > 0]
     least = 1 / (RISK_DRAWS + 1)
     assert min(parts) * (1 - MOST_CONFIDENCE) > 4 * least
     drops = np.zeros(5000)

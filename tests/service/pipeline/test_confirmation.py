@@ -9,6 +9,7 @@ import pytest
 from tuning import tune
 
 from ranksieve.search.errors import ScoringError
+from ranksieve.search.evolution.finalists import Finalist
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.statistics.intervals import DropInterval, paired_drop
@@ -88,7 +89,8 @@ def decide(
     log: JobLog, scorer: FakeScorer, tiny_job: Document, *, risks: Sequence[float] = FIXED, **objective: Any
 ) -> Winner:
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": objective}))
-    return confirm(spec, scorer, FINALISTS, risks, log)  # type: ignore[arg-type]
+    finalists = [Finalist(genome=genome, risk=risk) for genome, risk in zip(FINALISTS, risks, strict=True)]
+    return confirm(spec, scorer, finalists, log)  # type: ignore[arg-type]
 
 
 def passed(winner: Winner) -> list[bool]:
@@ -185,7 +187,7 @@ def test_too_few_examples_carry_no_promise_even_if_none_is_lost(
 def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Document) -> None:
     dense = (len(SPACE.genes[0].levels) - 1,)
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": {"kind": "max_drop", "points": 0}}))
-    assert confirm(spec, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
+    assert confirm(spec, FakeScorer({}), [Finalist(genome=dense, risk=1.0)], log).held  # type: ignore[arg-type]
 
 
 def test_none_holds(log: JobLog, tiny_job: Document) -> None:

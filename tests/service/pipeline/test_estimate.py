@@ -254,11 +254,11 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document], monkeypatch: pyte
     [
         (
             {"kind": "max_drop", "points": 1, "confidence": 0.95},
-            417,
-            "give task.data.sizes.confirm 418 or more",
+            407,
+            "give task.data.sizes.confirm 408 or more",
         ),
-        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 418, None),
-        ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 140 or more"),
+        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 408, None),
+        ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 135 or more"),
         ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 91 or more"),
         ({"kind": "max_drop", "points": 0}, 5000, ": allow more points"),
         ({"kind": "max_drop", "points": 1e-4}, 5000, ": allow more points"),  # than a split may hold
@@ -309,7 +309,7 @@ def test_grams_are_gathered_from_as_many_records_as_the_job_says(make_spec) -> N
     spec = JobSpec.model_validate(tune(document))
     loads = _loads(spec, lambda split, stop: uniform_load(len(range(64)[:stop]), 8, 64))
     assert loads["calibration"].tokens == 4 * 8
-    assert loads["refinement"].tokens == 64 * 8
+    assert loads["training"].tokens == 64 * 8
 
 
 @pytest.mark.parametrize("kind", ["choice", "generate"])
