@@ -30,6 +30,13 @@ With 20 % kept, models write 0.980 of the dates of `tests/benchmarks/tasks/dates
 with the first; untrained ones write 0.967.
 """
 
+TRAINED_RECORDS, MOST_PASSES = 2048, 4
+"""Records that training reads, in several passes where there are fewer, and most passes.
+
+Tuned on 512 records of `tests/benchmarks/tasks/dates.yaml`, the model writes 0.887 of the dates after one pass, and
+0.996 after three.
+"""
+
 LEAST_DEPTH, DEPTH_PER_SHARE = 0.4, 2.0
 """Share of the blocks that stay in a tuned model: at least the first, and so many times the wanted share.
 
@@ -53,7 +60,8 @@ class Policy:
         gram_examples: Most calibration records for the second moments.
         midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
             model.
-        train_epochs: Passes over the calibration records to tune the dense model, and then to train its factors.
+        train_epochs: Least passes over the calibration records to tune the dense model, and then to train its
+            factors. Few records get more.
         train_examples: Most calibration records of one pass.
         tune_rate: Highest learning rate of AdamW for the dense model.
         train_rate: The same for its factors; None: by the kind of the task.
@@ -92,7 +100,14 @@ def policy_of(spec: JobSpec) -> Policy:
     search = replace(policy.search, seed=spec.seed, full=spec.sizes.get("search", policy.search.full))
     if spec.search.max_evaluations is not None:
         search = replace(search, max_evaluations=spec.search.max_evaluations)
-    return replace(policy, search=search)
+    return replace(policy, search=search, train_epochs=_passes(policy, spec.sizes.get("calibration")))
+
+
+def _passes(policy: Policy, records: int | None) -> int:
+    """Return the passes over the calibration records; their number is unknown until a job is checked."""
+    if not policy.train_epochs or records is None:
+        return policy.train_epochs
+    return max(policy.train_epochs, min(MOST_PASSES, TRAINED_RECORDS // records))
 
 
 def midway_share(spec: JobSpec) -> float | None:

@@ -30,10 +30,32 @@ def test_efforts(
     generations: int,
     evaluations: int,
 ) -> None:
+    document["task"]["data"]["sizes"] = {"calibration": 2048}
     spec = JobSpec.model_validate(document | {"effort": effort})
     chosen = policy_of(spec)
     assert chosen.train_epochs == epochs
     assert (chosen.search.generations, chosen.search.max_evaluations) == (generations, evaluations)
+
+
+@pytest.mark.parametrize(
+    ("effort", "records", "passes"),
+    [
+        ("normal", 9000, 1),
+        ("normal", 1025, 1),
+        ("normal", 1024, 2),
+        ("normal", 64, 4),
+        ("normal", None, 1),
+        ("thorough", 9000, 3),
+        ("thorough", 500, 4),
+        ("quick", 64, 0),
+    ],
+)
+def test_few_records_are_passed_over_more_often(
+    document: Document, effort: str, records: int | None, passes: int
+) -> None:
+    document["task"]["data"]["sizes"] = {} if records is None else {"calibration": records}
+    spec = JobSpec.model_validate(document | {"effort": effort})
+    assert policy_of(spec).train_epochs == passes
 
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])
