@@ -29,7 +29,7 @@ _PHASES = {
     "projection": "factor matrices",
     "recalibration": "calibrate midway",
     "reprojection": "factor matrices again",
-    "refinement": "train factors",
+    "training": "train factors",
     "latency": "measure latencies",
     "dense": "score dense model",
     "search": "search",

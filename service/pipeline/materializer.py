@@ -67,7 +67,7 @@ class Materializer:
             factors = steps.factor(checked, steps.tune(checked))
             require_same_model(export.known["model"], factors, export.job)
             plan = steps.search_plan(checked, factors, measured)
-            prepared = steps.prepare(checked, factors)
+            prepared = steps.train(checked, factors)
         space = plan.space
         genome = space.validate(export.genome)
 

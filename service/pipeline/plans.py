@@ -22,7 +22,7 @@ from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.export.verification import VerificationPlan
 from ranksieve.workers.export.writer import Exported, ExportPlan
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.training import Training
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
 from ranksieve.workers.preflight import Checked
@@ -190,7 +190,7 @@ def preparation_plan(
         method=policy_of(spec).method,
         gram_examples=gram_examples(spec),
         midway_share=midway_share(spec),
-        refinement=Refinement(
+        training=Training(
             epochs=policy_of(spec).train_epochs,
             examples=policy_of(spec).train_examples,
             learning_rate=train_rate(spec),

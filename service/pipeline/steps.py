@@ -202,11 +202,11 @@ class JobSteps:
             self._spec, factors.matrices, checked.remainder, self._dtype, roots, measured, absent
         )
 
-    def prepare(self, checked: Checked, factors: Prepared) -> Prepared:
+    def train(self, checked: Checked, factors: Prepared) -> Prepared:
         """Train the factors, if the job does that."""
         spec, prepared = self._spec, factors
         plan = plans.preparation_plan(spec, checked, self._settings, self._dtype, factors.tuned)
-        if plan.refinement.epochs:
+        if plan.training.epochs:
             prepared = self._run(prepare, replace(plan, threads=spec.resources.threads))
         assert isinstance(prepared, Prepared)
         self._log.count_preparation()

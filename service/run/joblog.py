@@ -129,7 +129,7 @@ class JobLog:
         """
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if policy_of(self.job.spec).train_epochs:
-            self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
+            self._metrics.looked_up("trained_factors", found="training" not in self._phases)
 
     def holds(self, actors: int) -> None:
         """Count the actors of the job."""

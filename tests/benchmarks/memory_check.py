@@ -38,7 +38,7 @@ from ranksieve.workers.factors.preparation import closed_form, prepare
 EVERY_S = 0.5
 PARTS = {
     closed_form.__name__: "calibration",
-    prepare.__name__: "refinement",
+    prepare.__name__: "training",
 }
 OF_RAY = ("DashboardAgent", "RuntimeEnvAgent")
 

@@ -179,7 +179,7 @@ def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
         tuning = [
             Reading(load=job.loads["search"] + job.loads["test"], devices=1, cost=1 / job.tuned_depth),
             Reading(load=job.loads["search"], devices=1),
-            Reading(load=job.loads["refinement"].times(job.train_epochs), devices=1, cost=BOTH_WAYS),
+            Reading(load=job.loads["training"].times(job.train_epochs), devices=1, cost=BOTH_WAYS),
         ]
     return [
         *tuning,
@@ -187,5 +187,5 @@ def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
             Reading(load=load.times(groups), devices=min(job.devices, shards_of(job, load)), cost=BOTH_WAYS)
             for load in rounds
         ),
-        Reading(load=job.loads["refinement"].times(job.train_epochs), devices=1, cost=TRAINING),
+        Reading(load=job.loads["training"].times(job.train_epochs), devices=1, cost=TRAINING),
     ]

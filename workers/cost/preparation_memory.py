@@ -53,7 +53,7 @@ def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
         "model": _loading(model, job),
         "tuning": _tuning(model, job),
         "calibration": _calibrating(model, job),
-        "refinement": _training(model, job),
+        "training": _training(model, job),
     }
 
 
@@ -114,7 +114,7 @@ def _tuning(model: ModelSize, job: JobSize) -> Footprint:
     if job.tuned_depth is None:
         return Footprint(host_bytes=0)
     numbers = TRAINED_BYTES * model.block_params + 4 * (model.total_params - model.block_params)
-    batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", 4)
+    batch = calibration_batch_bytes(model, job, job.loads["training"], "task", 4)
     return placed(job, weight_bytes(model, job), on_fullest(numbers, model, job), batch)
 
 
@@ -128,7 +128,7 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
     compute = _compute_bytes(job)
     dense = model.total_params * compute
     factors = factor_numbers(model.matrices) * (compute + TRAINED_BYTES)
-    batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", compute)
+    batch = calibration_batch_bytes(model, job, job.loads["training"], "task", compute)
     kept = on_fullest(dense, model, job) + on_fullest(factors, model, job)
     return placed(job, weight_bytes(model, job), kept, batch)
 

@@ -110,7 +110,7 @@ class Load:
 class JobSize:
     """Numbers of a job.
 
-    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), refinement (one of
+    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), training (one of
     `train_epochs` passes), search, confirm, test, verify, and latency (one pass, where latencies are measured).
 
     `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of

@@ -75,7 +75,7 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     few = replace(plan, gram_examples=examples_of_the_way(examples))
     key = content_key("way", key_of(few, model))
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
-    space = dense.space(plan.refinement.rank_step)
+    space = dense.space(plan.training.rank_step)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     return (yield from gathered_midway(plan, dense, ranks))
 

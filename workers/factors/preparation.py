@@ -16,7 +16,7 @@ from ranksieve.workers.factors.prepared import (
     with_factors,
     write_factors,
 )
-from ranksieve.workers.factors.training import TRAINED_BYTES, refine
+from ranksieve.workers.factors.training import TRAINED_BYTES, train
 from ranksieve.workers.machine.devices import pick_device, require_memory
 from ranksieve.workers.model.attention import suit_gradients
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
@@ -32,7 +32,7 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
         ScoringError: Activations or gradients are not finite.
     """
     made = yield from factors_in_closed_form(plan)
-    if plan.refinement.epochs:
+    if plan.training.epochs:
         made = replace(made, factors=(yield from _trained(plan, made)))
     yield made
 
@@ -53,7 +53,7 @@ def _trained(plan: PreparationPlan, made: Prepared) -> Generator[Progress, None,
     """Yield progress and return the cache entry of trained factors."""
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     calibration = plan.task.split_digests["calibration"]
-    key = content_key("refined", made.factors.name, calibration, asdict(plan.refinement))
+    key = content_key("trained", made.factors.name, calibration, asdict(plan.training))
     with cache.lock(key):
         if cache.find(key) is None:
             with cache.writing(key) as scratch:
@@ -72,15 +72,15 @@ def _train(plan: PreparationPlan, prepared: Prepared, folder: Path) -> Iterator[
     require_memory(device, weight_bytes(dense.folder) + weight_bytes(prepared.factors) + trained_bytes)
     model = suit_gradients(load_prepared(dense.folder, device, compute_dtype(dense), prepared.matrices))
     switchable = with_factors(model, prepared.matrices, prepared.factors)
-    for done, total in refine(
+    for done, total in train(
         switchable,
-        prepared.space(plan.refinement.rank_step),
+        prepared.space(plan.training.rank_step),
         prepared.energies,
         plan.task.kind,
-        plan.task.splits["calibration"][: plan.refinement.examples],
-        plan.refinement,
+        plan.task.splits["calibration"][: plan.training.examples],
+        plan.training,
         plan.batch_tokens,
         plan.seed,
     ):
-        yield Progress(phase="refinement", done=done, total=total)
+        yield Progress(phase="training", done=done, total=total)
     write_factors(switchable, prepared, folder)

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.training import Training
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.loading import PreparedModel
 from ranksieve.workers.model.matrices import linear_params
@@ -48,7 +48,7 @@ class PreparationPlan:
     method: Method
     gram_examples: int | None = None
     midway_share: float | None = None
-    refinement: Refinement = field(default_factory=Refinement)
+    training: Training = field(default_factory=Training)
     tuning: Tuning = field(default_factory=Tuning)
     tuned: "Tuned | None" = None
     seed: int

@@ -48,7 +48,7 @@ VOCABULARY_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refinement:
+class Training:
     """Settings of training.
 
     Without epochs, nothing is trained. `examples` of None are all. Sizes are drawn log-uniformly between two kept
@@ -63,13 +63,13 @@ class Refinement:
     rank_step: int = 16
 
 
-def refine(
+def train(
     model: SwitchableModel,
     space: SearchSpace,
     energies: Energies,
     kind: str,
     examples: Sequence[Example],
-    settings: Refinement,
+    settings: Training,
     batch_tokens: int,
     seed: int,
 ) -> Iterator[tuple[int, int]]:
@@ -110,7 +110,7 @@ def refine(
         try:
             yield from descend(factors, [batches[index] for index in order], loss, settings.learning_rate)
         except ScoringError as error:
-            raise ScoringError(f"refinement: {error}; effort quick does without it") from error
+            raise ScoringError(f"training: {error}; effort quick does without it") from error
 
 
 def descend(
@@ -193,7 +193,7 @@ def _loss(
     examples: Sequence[Example],
     batch: Batch,
     max_choices: int,
-    settings: Refinement,
+    settings: Training,
 ) -> torch.Tensor:
     """Return the loss of a candidate, summed over the batch's examples.
 

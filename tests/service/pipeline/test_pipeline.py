@@ -194,7 +194,7 @@ def test_trained_factors_are_searched_exported_and_named_as_such(
     tiny_job["policy"] |= {"train_epochs": 8, "train_rate": 3e-3}
     id = jobs.submit(tiny_job)
     result = jobs.run(LocalCluster())
-    assert {e["phase"] for e in jobs.events(id, "phase.progress")} >= {"refinement", "search"}
+    assert {e["phase"] for e in jobs.events(id, "phase.progress")} >= {"training", "search"}
     assert (untrained["train_epochs"], result["train_epochs"]) == (0, 8)
     assert result["best"]["kl_nats"]["search"] != untrained["best"]["kl_nats"]["search"]
     card = (Path(result["artifact"]) / "README.md").read_text()

@@ -20,7 +20,7 @@ def test_a_model_that_writes_answers_is_tuned_with_all_its_blocks(jobs: Jobs, ti
     assert event["helped"] == event["dense"] == dense["metric"]["search"]
     assert dense["helped"] == dense["metric"]
     phases = {event["phase"] for event in jobs.events(id, "phase.progress")}
-    assert phases >= {"tuning", "refinement"}
+    assert phases >= {"tuning", "training"}
     drop = best["drop_from_dense"]["test"]["drop_points"]
     assert drop == pytest.approx(100 * (dense["metric"]["test"] - best["metric"]["test"]))
     card = (Path(result["artifact"]) / "README.md").read_text()
@@ -39,7 +39,7 @@ def test_whole_texts_are_trained_for_without_tuning(jobs: Jobs, tiny_job: Docume
     result = jobs.run(LocalCluster())
     assert not jobs.events(id, "model.tuned")
     phases = {event["phase"] for event in jobs.events(id, "phase.progress")}
-    assert "refinement" in phases
+    assert "training" in phases
     assert "tuning" not in phases
     assert result["metric_name"] == "perplexity"
     (verified,) = jobs.events(id, "artifact.verified")

@@ -103,7 +103,7 @@ def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
         (["model"], {}, [("factors", "hit")]),
         (["model", "calibration", "projection"], {}, [("factors", "miss")]),
         (["model"], {"train_epochs": 1}, [("factors", "hit"), ("trained_factors", "hit")]),
-        (["model", "refinement"], {"train_epochs": 1}, [("factors", "hit"), ("trained_factors", "miss")]),
+        (["model", "training"], {"train_epochs": 1}, [("factors", "hit"), ("trained_factors", "miss")]),
     ],
 )
 def test_what_the_cache_had_is_counted(

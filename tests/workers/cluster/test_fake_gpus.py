@@ -26,7 +26,7 @@ from ranksieve.workers.export.verification import VerificationPlan, verify
 from ranksieve.workers.export.writer import ExportPlan, export
 from ranksieve.workers.factors import calibration
 from ranksieve.workers.factors.preparation import closed_form, prepare
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.training import Training
 from ranksieve.workers.types.plan import ModelSource
 from ranksieve.workers.types.scores import ScoreRequest, Scores
 
@@ -332,10 +332,10 @@ def test_factors_are_trained_where_they_lie(
     tmp_path: Path,
 ) -> None:
     plan = on_gpus(preparation_plan, make_llama(num_hidden_layers=4), tokenizer, tmp_path, "float32")
-    plan = replace(plan, task=make_task("choice"), refinement=Refinement(epochs=1, rank_step=4))
+    plan = replace(plan, task=make_task("choice"), training=Training(epochs=1, rank_step=4))
     with fake_gpus(gpus):
         *_, prepared = prepare(plan)
-    assert prepared.factors.name.startswith("refined")
+    assert prepared.factors.name.startswith("trained")
 
 
 def on_gpus(plan: Any, model: PreTrainedModel, tokenizer: Any, root: Path, dtype: Any) -> Any:

@@ -61,7 +61,7 @@ PASS_S = 10
 
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
-    names = ("calibration", "way", "refinement", "search")
+    names = ("calibration", "way", "training", "search")
     return make_job(dict.fromkeys((*names, "confirm", "test", "verify"), ONE))
 
 

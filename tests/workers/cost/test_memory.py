@@ -42,7 +42,7 @@ def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
 
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
-    names = ("calibration", "refinement", "search", "confirm", "test", "verify")
+    names = ("calibration", "training", "search", "confirm", "test", "verify")
     made = make_job({name: uniform_load(64, 32, 2048) for name in names})
     return replace(made, actors=1, actors_per_device=1)
 

@@ -105,7 +105,7 @@ def test_second_moments_are_of_the_dense_maps_at_the_midway_models_inputs_and_gr
 
 def test_preparation_takes_the_moments_midway(preparation_plan: PreparationPlan, prepared: Prepared) -> None:
     plan = replace(
-        preparation_plan, midway_share=0.4, refinement=replace(preparation_plan.refinement, rank_step=4)
+        preparation_plan, midway_share=0.4, training=replace(preparation_plan.training, rank_step=4)
     )
     progress = list(prepare(plan))
     midway = progress[-1]

@@ -18,7 +18,7 @@ from ranksieve.workers.factors.prepared import (
     Prepared,
     load_factors,
 )
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.training import Training
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
@@ -49,8 +49,8 @@ def test_float16_is_calibrated_and_trained_in_float32(
     for module in (closed_form_module, preparation):
         monkeypatch.setattr(module, "load_prepared", noted)
     source = replace(preparation_plan.model, dtype=stored)
-    refinement = Refinement(epochs=1, rank_step=4)
-    _, prepared = run(replace(preparation_plan, model=source, cache_dir=tmp_path, refinement=refinement))
+    training = Training(epochs=1, rank_step=4)
+    _, prepared = run(replace(preparation_plan, model=source, cache_dir=tmp_path, training=training))
     left_RO, _ = load_factors(prepared.factors)[prepared.matrices[0].name]
     assert left_RO.dtype is getattr(torch, stored)
     assert ran == {computed}
@@ -59,15 +59,15 @@ def test_float16_is_calibrated_and_trained_in_float32(
 def test_refined_factors_lie_beside_the_closed_form(
     preparation_plan: PreparationPlan, prepared: Prepared
 ) -> None:
-    refinement = Refinement(epochs=2, rank_step=4)
-    plan = replace(preparation_plan, refinement=refinement)
-    progress, refined = run(plan)
+    training = Training(epochs=2, rank_step=4)
+    plan = replace(preparation_plan, training=training)
+    progress, trained = run(plan)
     phases = [phase for phase, _ in itertools.groupby(item.phase for item in progress)]
-    assert phases == ["model", "refinement"]  # the closed form comes from the cache
+    assert phases == ["model", "training"]  # the closed form comes from the cache
     assert progress[-1].done == progress[-1].total == 2
-    assert refined.factors != prepared.factors
+    assert trained.factors != prepared.factors
     assert run(preparation_plan)[1].factors == prepared.factors
-    before, after = load_factors(prepared.factors), load_factors(refined.factors)
+    before, after = load_factors(prepared.factors), load_factors(trained.factors)
     assert {name: [half.shape for half in pair] for name, pair in before.items()} == {
         name: [half.shape for half in pair] for name, pair in after.items()
     }
@@ -78,7 +78,7 @@ def test_refined_factors_lie_beside_the_closed_form(
 def test_training_takes_the_first_examples(
     preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask]
 ) -> None:
-    refinement, task = Refinement(epochs=2, rank_step=4), make_task("choice")
+    training, task = Training(epochs=2, rank_step=4), make_task("choice")
     calibration = task.splits["calibration"]
     assert len(calibration) > 3
     few = replace(
@@ -87,9 +87,9 @@ def test_training_takes_the_first_examples(
         split_digests={**task.split_digests, "calibration": "the first three"},
     )
     plan = replace(preparation_plan, method="weight")  # whose closed form ignores the data
-    _, fewer = run(replace(plan, task=task, refinement=replace(refinement, examples=3)))
-    _, cut = run(replace(plan, task=few, refinement=refinement))
-    _, whole = run(replace(plan, task=task, refinement=refinement))
+    _, fewer = run(replace(plan, task=task, training=replace(training, examples=3)))
+    _, cut = run(replace(plan, task=few, training=training))
+    _, whole = run(replace(plan, task=task, training=training))
     fewer_factors, cut_factors, whole_factors = (
         load_factors(prepared.factors) for prepared in (fewer, cut, whole)
     )
@@ -105,15 +105,15 @@ def test_key_holds_what_shapes_refined_factors(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(preparation, "_train", lambda *_: iter(()))
-    refinement = Refinement(epochs=1, rank_step=4)
-    base = replace(preparation_plan, refinement=refinement, method="weight", cache_dir=tmp_path)
+    training = Training(epochs=1, rank_step=4)
+    base = replace(preparation_plan, training=training, method="weight", cache_dir=tmp_path)
     changed = [
         base,
-        replace(base, refinement=replace(refinement, epochs=2)),
-        replace(base, refinement=replace(refinement, examples=3)),
-        replace(base, refinement=replace(refinement, learning_rate=1e-3)),
-        replace(base, refinement=replace(refinement, kl_weight=1.0)),
-        replace(base, refinement=replace(refinement, rank_step=8)),
+        replace(base, training=replace(training, epochs=2)),
+        replace(base, training=replace(training, examples=3)),
+        replace(base, training=replace(training, learning_rate=1e-3)),
+        replace(base, training=replace(training, kl_weight=1.0)),
+        replace(base, training=replace(training, rank_step=8)),
         replace(base, seed=1),
         replace(base, task=make_task("choice", seed=1)),  # the closed form of `weight` ignores the data
     ]

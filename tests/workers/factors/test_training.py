@@ -13,12 +13,12 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.factors import training
-from ranksieve.workers.factors.training import Refinement, refine
+from ranksieve.workers.factors.training import Training, train
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import EncodedTask, Example
 
-SETTINGS = Refinement(epochs=30, learning_rate=3e-3, rank_step=4)
+SETTINGS = Training(epochs=30, learning_rate=3e-3, rank_step=4)
 BATCH_TOKENS = 64
 
 
@@ -34,12 +34,10 @@ class Trainee:
     def modules(self) -> list[SwitchableLinear]:
         return [switchable_module(self.switchable.model, matrix.name) for matrix in self.space.matrices]
 
-    def train(
-        self, task: EncodedTask, settings: Refinement = SETTINGS, seed: int = 0
-    ) -> list[tuple[int, int]]:
+    def train(self, task: EncodedTask, settings: Training = SETTINGS, seed: int = 0) -> list[tuple[int, int]]:
         examples = task.splits["calibration"]
         arguments = self.space, self.energies, task.kind, examples, settings, BATCH_TOKENS, seed
-        return list(refine(self.switchable, *arguments))
+        return list(train(self.switchable, *arguments))
 
     def loss(self, task: EncodedTask, share: float, kl_weight: float = 0.5) -> float:
         return self.loss_at(task, self.space.ranks(lagrangian(self.space, self.energies, share)), kl_weight)
@@ -48,7 +46,7 @@ class Trainee:
     def loss_at(self, task: EncodedTask, ranks: tuple[int, ...], kl_weight: float) -> float:
         examples = task.splits["calibration"]
         choices = max(example.choices for example in examples)
-        settings = Refinement(kl_weight=kl_weight)
+        settings = Training(kl_weight=kl_weight)
         return sum(
             float(training._loss(self.switchable, ranks, task.kind, examples, batch, choices, settings))
             for batch in make_batches(examples, choices, BATCH_TOKENS)
@@ -112,7 +110,7 @@ def test_every_example_counts_the_same_however_long_its_answer(
 def test_same_seed_same_factors(
     make_trainee: Callable[[], Trainee], make_task: Callable[..., EncodedTask]
 ) -> None:
-    task, settings = make_task("choice"), Refinement(epochs=3, rank_step=4)
+    task, settings = make_task("choice"), Training(epochs=3, rank_step=4)
     first, second, third = make_trainee(), make_trainee(), make_trainee()
     first.train(task, settings)
     second.train(task, settings)
@@ -128,8 +126,8 @@ def test_only_what_small_sizes_keep_is_trained(
     trainee = make_trainee()
     before = [factor.clone() for factor in trainee.factors()]
     weights = [module.weight.clone() for module in trainee.modules]
-    trainee.train(make_task("choice"), Refinement(epochs=4, rank_step=4))
-    largest = trainee.space.ranks(lagrangian(trainee.space, trainee.energies, Refinement().shares[1]))
+    trainee.train(make_task("choice"), Training(epochs=4, rank_step=4))
+    largest = trainee.space.ranks(lagrangian(trainee.space, trainee.energies, Training().shares[1]))
     for index, (old, new) in enumerate(zip(before, trainee.factors(), strict=True)):
         rank = largest[index // 2]
         assert new.shape == old.shape
@@ -147,7 +145,7 @@ def test_factors_keep_their_dtype_and_the_file_they_came_from(
     trainee.switchable.model.to(torch.bfloat16)
     originals = trainee.factors()
     copies = [factor.clone() for factor in originals]
-    trainee.train(make_task("choice"), Refinement(epochs=2, rank_step=4))
+    trainee.train(make_task("choice"), Training(epochs=2, rank_step=4))
     assert {factor.dtype for factor in trainee.factors()} == {torch.bfloat16}
     assert all(original.equal(copy) for original, copy in zip(originals, copies, strict=True))
 
@@ -159,11 +157,11 @@ def test_a_loss_that_is_not_finite_ends_it(
     for module in trainee.modules:
         module.right_RD[0] = torch.nan
     with pytest.raises(ScoringError, match=r"not finite in step 0; effort quick does without it"):
-        trainee.train(make_task("choice"), Refinement(epochs=1, rank_step=4))
+        trainee.train(make_task("choice"), Training(epochs=1, rank_step=4))
 
 
 def test_sizes_cover_the_range_evenly() -> None:
-    low, high = Refinement().shares
+    low, high = Training().shares
     shares = training._shares((low, high), 83, random.Random(0))
     assert len(shares) == 83
     edges = [low * (high / low) ** (stratum / 8) for stratum in range(9)]

@@ -16,7 +16,7 @@ from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import Exported, ExportPlan, export
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
-from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.factors.training import Training
 from ranksieve.workers.model import loading, placement
 from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.model.placement import place
@@ -122,7 +122,7 @@ def test_a_job_finds_the_same_on_two_devices(
             task=task,
             cache_dir=tmp_path / name,
             midway_share=0.5,
-            refinement=Refinement(epochs=1),
+            training=Training(epochs=1),
         )
         *_, ready = prepare(plan)
         assert isinstance(ready, Prepared)
