@@ -1,13 +1,16 @@
 """The READMEs are short, their links lead somewhere, and their examples are valid."""
 
+import inspect
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 import yaml
 
+import ranksieve
 from ranksieve.api.cli.main import app
 from ranksieve.service.spec import JobSpec
 
@@ -64,6 +67,19 @@ def test_body_of_the_rest_example_is_valid():
     spec = JobSpec.model_validate(json.loads(_block("<<'JSON'\n", "\nJSON")))
 
     assert spec.name == "sentiment"
+
+
+def test_python_example_runs(monkeypatch):
+    signature, calls = inspect.signature(ranksieve.sieve), []
+
+    def fake(*arguments, **named):
+        calls.append(signature.bind(*arguments, **named).arguments)
+        return SimpleNamespace(summary="", load=lambda: None)
+
+    monkeypatch.setattr(ranksieve, "sieve", fake, raising=False)
+    exec(_block("```python\n", "```"))
+
+    assert calls[0].keys() == {"model", "data", "prompt", "answer", "choices", "max_drop"}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

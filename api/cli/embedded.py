@@ -1,5 +1,6 @@
 """Whole service inside this process, for one-shot commands, on a port of its own."""
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def embedded(application: Application) -> Iterator[Client]:
             server.should_exit = True
             thread.join()
             application.stop()
+            gc.unfreeze()  # the server froze all objects so far; a notebook goes on without it
 
 
 def _run(server: Server, sock: socket.socket) -> None:

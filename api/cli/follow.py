@@ -1,6 +1,6 @@
 """Functions that follow a job to its end, on another server or in this process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from ranksieve.api.cli.errors import FAILED, INTERRUPTED
 from ranksieve.api.cli.progress import progress_view
@@ -64,9 +65,14 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
     Raises:
         ApiError: The server refused the spec.
     """
+    return run_submitted(client, lambda: _submit_or_resume(client, spec.canonical(), console), console)
+
+
+def run_submitted(client: Client, submit: Callable[[], dict[str, Any]], console: Console) -> Outcome:
+    """Submit and follow a job; Ctrl-C cancels it and waits until it has ended."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         # In a thread, so that a Ctrl-C during the checks does not lose the id of the job they lead to.
-        submitted = pool.submit(_submit_or_resume, client, spec.canonical(), console)
+        submitted = pool.submit(submit)
         try:
             return follow(client, submitted.result()["id"], console)
         except KeyboardInterrupt:
@@ -84,15 +90,20 @@ def finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> Non
         echo_json(outcome.as_json())
     elif outcome.succeeded:
         result = outcome.job["result"]
-        if result["objective"]["kind"] == "pareto" and "export" not in result:
-            stdout().print(finalists_table(result))
-        stdout().print(result_table(result))
+        for table in result_tables(result):
+            stdout().print(table)
         fetch = f"ranksieve download {outcome.job['id']} -o DIR"
         typer.echo(f"model: {result['artifact'] if here else fetch}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not outcome.succeeded:
         raise typer.Exit(FAILED)
+
+
+def result_tables(result: dict[str, Any]) -> list[Table]:
+    """Build the tables of a finished job, of the finalists too if there is a front."""
+    front = result["objective"]["kind"] == "pareto" and "export" not in result
+    return [*([finalists_table(result)] if front else []), result_table(result)]
 
 
 def tell_of_unfinished(client: Client, console: Console) -> None:

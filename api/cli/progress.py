@@ -6,6 +6,7 @@ Reads the events of `service.job.events` as the client delivers them. Knows noth
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -49,8 +50,8 @@ class View(Protocol):
 
 @contextmanager
 def progress_view(console: Console) -> Iterator[View]:
-    """Show one job on `console`: live on a terminal, line by line elsewhere."""
-    if not console.is_terminal:
+    """Show one job: live on a terminal and in notebooks with widgets, else by lines."""
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield PlainView(console)
         return
     view = LiveView(console)

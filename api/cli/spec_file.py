@@ -36,7 +36,7 @@ def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
     try:
         node, document = _parse(path)
         try:
-            spec = _with_absolute_paths(validated(document), path.resolve().parent)
+            spec = with_absolute_paths(validated(document), path.resolve().parent)
             if roots is not None:
                 _refuse_outside(spec, roots)
         except SpecError as error:
@@ -57,6 +57,27 @@ def validated(document: Any) -> JobSpec:
         return JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(spec_errors(error)) from None
+
+
+def with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:
+    """Return a spec whose local paths, relative to `folder` so far, are absolute.
+
+    Raises:
+        InputError: A path begins with the home of an unknown user.
+    """
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    for _, holder, key in _local_paths(document):
+        try:
+            holder[key] = str(folder / Path(holder[key]).expanduser())
+        except RuntimeError as error:
+            raise InputError(ROOT, f"cannot expand the path {holder[key]!r}: {error}") from None
+    return validated(document)
+
+
+def named_paths(spec: JobSpec) -> list[Path]:
+    """Return every local path of a spec."""
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    return [Path(holder[key]) for _, holder, key in _local_paths(document)]
 
 
 class _Constructor(SafeConstructor):
@@ -130,16 +151,6 @@ def _local_paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]
         for key in ("path", "adapter"):
             if holder and holder.get(key) is not None:
                 yield pointer, holder, key
-
-
-def _with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:
-    document = spec.model_dump(mode="json", exclude_unset=True)
-    for _, holder, key in _local_paths(document):
-        try:
-            holder[key] = str(folder / Path(holder[key]).expanduser())
-        except RuntimeError as error:
-            raise InputError(ROOT, f"cannot expand the path {holder[key]!r}: {error}") from None
-    return validated(document)
 
 
 def _refuse_outside(spec: JobSpec, roots: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
 """Stdout and stderr: untrusted text made safe, tables, and one JSON object alone."""
 
+import io
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ from typing import Any
 from unicodedata import category
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.text import Text
 
@@ -32,6 +33,14 @@ def stdout() -> Console:
     """Return the console for tables; files and pipes get room for the widest rows."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+def text_of(*renderables: RenderableType) -> str:
+    """Return tables as plain text, as wide as `stdout` prints them to a pipe."""
+    text = io.StringIO()
+    console = Console(file=text, width=_PIPE_COLUMNS, force_terminal=False, force_jupyter=False)
+    console.print(*renderables, sep="\n")
+    return text.getvalue()
 
 
 def echo_json(values: dict[str, Any]) -> None:

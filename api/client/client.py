@@ -184,12 +184,20 @@ class Client:
         after: int | None = None,
         generation: int | None = None,
         pareto: bool = False,
+        genomes: bool = True,
     ) -> list[dict[str, Any]]:
         """Return scored candidates of a job: all, or those of one generation.
 
-        With `pareto`, only candidates that no smaller one beats.
+        With `pareto`, only candidates that no smaller one beats. Without `genomes`, they lack `genome` and `ranks`.
         """
-        params = _given(limit=limit, offset=offset, after=after, generation=generation, pareto=pareto or None)
+        params = _given(
+            limit=limit,
+            offset=offset,
+            after=after,
+            generation=generation,
+            pareto=pareto or None,
+            genomes=None if genomes else False,
+        )
         return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
     def export(

@@ -1,4 +1,4 @@
-"""Files of a job's folder, written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import json
 import os
@@ -16,15 +16,20 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON, in one rename, safe against other writers.
+    """Write a value as JSON, like `write_bytes`."""
+    write_bytes(file, json.dumps(value).encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file in one rename, safe against other writers.
 
     Creates the folder if it is missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream)
+        with part.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)

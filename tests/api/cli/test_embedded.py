@@ -1,5 +1,6 @@
 """The service inside this process, over a real socket."""
 
+import gc
 import time
 
 import pytest
@@ -18,6 +19,13 @@ def test_a_job_over_a_real_socket(application, spec, tmp_path):
     assert events[-1]["data"]["state"] == "succeeded"
     assert (tmp_path / "model" / "config.json").is_file()
     assert application.health()["healthy"] is False
+
+
+def test_objects_of_the_caller_can_be_collected_again(application):
+    with embedded(application):
+        assert gc.get_freeze_count() > 0
+
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_unfinished_job_waits_for_the_next_server(build, settings, pipeline, spec):

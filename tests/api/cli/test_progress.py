@@ -4,8 +4,9 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
-from ranksieve.api.cli.progress import LiveView, Narrator, progress_view
+from ranksieve.api.cli.progress import LiveView, Narrator, PlainView, progress_view
 
 AT = "2026-01-01T00:00:{:02d}Z"
 STORY = [
@@ -98,6 +99,16 @@ def test_bars_and_a_search_line_on_a_terminal():
     assert "\x1b[" in output
     for line in LINES:
         assert line in output or line.startswith("generation")
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_bars_in_a_notebook_that_has_widgets(widgets, monkeypatch):
+    monkeypatch.setattr("ranksieve.api.cli.progress.find_spec", lambda name: widgets or None)
+    for method in ("start", "stop"):  # they would want a real notebook
+        monkeypatch.setattr(Live, method, lambda self, refresh=False: None)
+
+    with progress_view(Console(file=StringIO(), force_jupyter=True)) as view:
+        assert isinstance(view, LiveView if widgets else PlainView)
 
 
 def progress(phase, at, done, total):
