@@ -104,7 +104,12 @@ def policy_of(spec: JobSpec) -> Policy:
 
 
 def _passes(policy: Policy, records: int | None) -> int:
-    """Return the passes over the calibration records; their number is unknown until a job is checked."""
+    """Return the passes over the calibration records.
+
+    Args:
+        policy: Policy of the effort.
+        records: Number of calibration records; None: unknown, because the job is not checked yet.
+    """
     if not policy.train_epochs or records is None:
         return policy.train_epochs
     return max(policy.train_epochs, min(MOST_PASSES, TRAINED_RECORDS // records))
