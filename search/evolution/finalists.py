@@ -73,9 +73,10 @@ def drop_finalists(
     sizes = rungs(space)
     seeds = {space.kept_share(genome): genome for genome in map(seed, sizes)}
     chosen: dict[float, Genome] = {}
-    for above, below in pairwise([*sizes, -math.inf]):
-        for genomes, choose in ((good, min), (scored, max), (seeds, max)):
-            there = [share for share in genomes if below < share - TOLERANCE <= above]
+    for rung, below in pairwise([*sizes, -math.inf]):
+        above = math.inf if rung == sizes[0] else rung  # accepted ones, and seeds where all are larger
+        for genomes, choose, most in ((good, min, above), (scored, max, rung), (seeds, max, above)):
+            there = [share for share in genomes if below < share - TOLERANCE <= most]
             if there:
                 chosen[choose(there)] = genomes[choose(there)]
                 break

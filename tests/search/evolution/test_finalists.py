@@ -86,10 +86,17 @@ def test_finalists_fall_strictly_and_hold_the_smallest_accepted_one(make_problem
     shares = [space.kept_share(genome) for genome in genomes(finalists)]
     assert shares == sorted(set(shares), reverse=True)
     assert len(shares) <= RUNGS
-    if smallest.share <= LARGEST + TOLERANCE:
-        (risk,) = (one.risk for one in finalists if one.genome == smallest.genome)
-        assert risk > 0.99 / STARTS
+    (risk,) = (one.risk for one in finalists if one.genome == smallest.genome)
+    assert risk > 0.99 / STARTS
     assert sum(one.risk for one in finalists) == pytest.approx(1)
+
+
+def test_where_even_the_smallest_genome_is_above_the_ladder_it_is_the_finalist(make_problem) -> None:
+    problem = make_problem(layers=8)
+    least = lagrangian(problem.space, problem.energies, 0.98)
+    assert problem.space.kept_share(least) > LARGEST + TOLERANCE
+    (finalist,) = drop_finalists(problem.space, lambda share: least, [], [])
+    assert (finalist.genome, finalist.risk) == (least, 1.0)
 
 
 @pytest.mark.parametrize(
