@@ -68,7 +68,7 @@ def _encoded(data: object) -> tuple[str, bytes]:
 def _table(data: object) -> Any:
     """Return a table of Arrow; raises `InputError` for anything else.
 
-    Whoever has a DataFrame or a data set has imported its library already.
+    Neither library is imported here. A caller who holds one of their objects has imported it.
     """
     pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
     if pandas is not None and isinstance(data, pandas.DataFrame):

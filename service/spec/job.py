@@ -69,7 +69,7 @@ class JobSpec(Strict):
     objective: Objective = Field(default_factory=MaxDrop)
     effort: EffortName = Field(
         "normal",
-        description="Time against size. `quick`: no training and no search. `normal`: one pass of training "
+        description="Time against size. `quick`: no training and no search. `normal`: short training "
         "and a short search. `thorough`: more of both.",
     )
     seed: int = Field(

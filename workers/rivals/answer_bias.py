@@ -92,8 +92,8 @@ def add_answer_bias(model: PreTrainedModel, examples: Sequence[Example], batch_t
         batch_tokens: Padded tokens per forward pass.
 
     Returns:
-        Whether there is a bias. There is none if answers are not fixed, if logits are changed behind the head, or if it
-        would be fitted to more than `MOST_NUMBERS`.
+        Whether the head was given a bias. It is not if the answers vary between records, if the model changes the
+        logits after the head, or if the fit would need more than `MOST_NUMBERS` likelihoods.
 
     Raises:
         ScoringError: The logits are not finite.

@@ -20,7 +20,7 @@ Fit = Callable[[list[int], list[float]], torch.Tensor]
 
 @pytest.fixture
 def fit() -> Fit:
-    """Of one-token answers that are as likely in every example, by the labels."""
+    """A fit to labels, for one-token answers that are equally likely in all examples."""
 
     def fitted(labels: list[int], likely: list[float]) -> torch.Tensor:
         examples, choices = len(labels), len(likely)
@@ -37,7 +37,7 @@ def fit() -> Fit:
 
 
 def test_leaning_is_made_up_for(fit: Fit) -> None:
-    """Of many records three in four are negative, and the model holds positive for thrice as likely."""
+    """Three of four records are negative, but the model finds positive three times as likely."""
     bias_U = fit([0, 0, 0, 1] * 1000, [0.1, 0.3])
     assert bias_U.sum() == pytest.approx(0, abs=1e-6)
     assert bias_U[0] - bias_U[1] == pytest.approx(math.log(9), rel=1e-2)
