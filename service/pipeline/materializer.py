@@ -8,7 +8,6 @@ that its parent job measured, and its card says on which splits.
 
 from typing import Any
 
-from ranksieve.search.errors import ScoringError
 from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.pipeline import report
@@ -18,6 +17,7 @@ from ranksieve.service.pipeline.fingerprints import (
     require_same_model,
 )
 from ranksieve.service.pipeline.latency import of_export
+from ranksieve.service.pipeline.reproduction import require_same_metric
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.steps import JobSteps
 from ranksieve.service.run.clock import Clock
@@ -25,16 +25,7 @@ from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.export.verification import Verified
-from ranksieve.workers.types.metrics import drop_points
 from ranksieve.workers.types.plan import EncodedTask
-from ranksieve.workers.types.scores import metric_of
-
-POINTS, EXAMPLES = 2.0, 2
-"""Largest difference of an export from its measurement, in points or examples.
-
-The larger of the two counts.
-"""
 
 
 class Materializer:
@@ -80,7 +71,7 @@ class Materializer:
             split, examples = _measured_on(export, checked.task)
             expected = summary["best"]["metric"][split]
             verified = steps.verify(checked.task, prepared, exported, split, examples, expected, measured)
-            _require_reproduced(checked.task, expected, verified)
+            require_same_metric(checked.task, expected, verified.scores)
         return report.result(summary, prepared, exported, verified, clock.seconds)
 
 
@@ -89,22 +80,3 @@ def _measured_on(export: Export, task: EncodedTask) -> tuple[str, int]:
     if export.finalist is not None:
         return "confirm", len(task.splits["confirm"])
     return "search", int(export.candidate["examples"])
-
-
-def _require_reproduced(task: EncodedTask, expected: float, verified: Verified) -> None:
-    """Check that the export does about as well as its candidate was measured.
-
-    The earlier scores of single examples were not kept.
-
-    Raises:
-        ScoringError: The metrics differ too much.
-    """
-    metric = metric_of(task.kind, verified.scores)
-    allowed = max(POINTS, 100 * EXAMPLES / len(verified.scores.quality))
-    difference = abs(drop_points(task.kind, expected, metric))
-    if not difference <= allowed:
-        raise ScoringError(
-            f"the exported model differs from the measurement of its candidate: {metric:.4f}, expected "
-            f"{expected:.4f}, {difference:.2f} points apart, at most {allowed:.2f} allowed; the factors may have been "
-            "made again on another kind of machine, else please report this"
-        )

@@ -17,6 +17,7 @@ from ranksieve.service.pipeline.fingerprints import (
     announce_model,
     require_same_matrices,
 )
+from ranksieve.service.pipeline.reproduction import require_reproduced
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.searching import search
@@ -92,5 +93,5 @@ class Pipeline:
             confirmed = first(winner.confirm, VERIFIED_EXAMPLES)
             count, metric = len(confirmed.quality), scorer.metric(confirmed)
             verified = steps.verify(checked.task, prepared, exported, "confirm", count, metric, measured)
-            report.require_reproduced(confirmed, verified.scores)
+            require_reproduced(confirmed, verified.scores)
         return report.result(summary, prepared, exported, verified, clock.seconds)

@@ -13,6 +13,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.latency import Curve, LatencyTable
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.pipeline import latency, report
+from ranksieve.service.pipeline.reproduction import require_reproduced
 from ranksieve.service.server.capabilities import LIBRARIES
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
@@ -124,14 +125,14 @@ def scores(*nll_nats: float, answer_tokens: float = 1.0) -> Scores:
 )
 def test_rounding_is_no_broken_export(exported: tuple[float, ...], answer_tokens: float) -> None:
     expected = scores(0.5, 2.0, answer_tokens=answer_tokens)
-    report.require_reproduced(expected, scores(*exported, answer_tokens=answer_tokens))
+    require_reproduced(expected, scores(*exported, answer_tokens=answer_tokens))
 
 
 @pytest.mark.parametrize("exported", [(0.8, 2.0), (0.2, 2.3), (math.nan, 2.0)])
 def test_the_export_must_do_what_was_confirmed_on_every_example(exported: tuple[float, ...]) -> None:
     # the second one is as good as the candidate on average, but not the same model
     with pytest.raises(ScoringError, match=r"nats per token on average, at most 0\.1 expected"):
-        report.require_reproduced(scores(0.5, 2.0), scores(*exported))
+        require_reproduced(scores(0.5, 2.0), scores(*exported))
 
 
 CHECKED: Any = SimpleNamespace(licence={"license": "mit"})
