@@ -5,8 +5,8 @@ from pathlib import Path
 import typer
 
 from ranksieve.api.cli.options import DataDir
-from ranksieve.api.cli.tables import cache_table
-from ranksieve.api.cli.terminal import stdout
+from ranksieve.api.cli.output.tables import cache_table
+from ranksieve.api.cli.output.terminal import stdout
 from ranksieve.search.errors import InputError
 from ranksieve.workers.cache.folders import GIB, FolderCache
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ranksieve.api.cli.errors import only_json
 from ranksieve.api.cli.options import AsJson, DataDir, Roots, SpecFile, parts_of
+from ranksieve.api.cli.output.terminal import echo_json, log_beside, stdout
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.api.cli.terminal import echo_json, log_beside, stdout
 from ranksieve.workers.types.metrics import drop_unit
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def compare(
     root: Roots = None,
 ) -> None:
     """Fit and score what you could use instead, with the job's own records."""
-    from ranksieve.api.cli.chart import check_chart, draw
+    from ranksieve.api.cli.output.chart import check_chart, draw
     from ranksieve.api.http.settings import local_settings
 
     with only_json(as_json):

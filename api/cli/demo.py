@@ -13,9 +13,9 @@ from rich.table import Table
 from ranksieve.api.cli.embedded import embedded
 from ranksieve.api.cli.errors import FAILED, INTERRUPTED, only_json
 from ranksieve.api.cli.follow import run_job
+from ranksieve.api.cli.output.results import result_table
+from ranksieve.api.cli.output.terminal import echo_json, plain
 from ranksieve.api.cli.spec_file import validated
-from ranksieve.api.cli.tables import result_table
-from ranksieve.api.cli.terminal import echo_json, plain
 from ranksieve.api.http.settings import local_settings
 from ranksieve.service import wiring
 from ranksieve.service.pipeline.evaluation import sample_choices

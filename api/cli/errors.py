@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ranksieve.api.cli.terminal import echo_json, plain, stdout_to_stderr
+from ranksieve.api.cli.output.terminal import echo_json, plain, stdout_to_stderr
 from ranksieve.api.client.connection import ApiError
 from ranksieve.api.spec_errors import ROOT, SpecError, line_of
 from ranksieve.search.errors import InputError, RanksieveError

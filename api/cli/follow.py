@@ -8,12 +8,11 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ranksieve.api.cli.errors import FAILED, INTERRUPTED
-from ranksieve.api.cli.progress import progress_view
-from ranksieve.api.cli.tables import finalists_table, result_table
-from ranksieve.api.cli.terminal import echo_json, stdout
+from ranksieve.api.cli.output.progress import progress_view
+from ranksieve.api.cli.output.results import result_tables
+from ranksieve.api.cli.output.terminal import echo_json, stdout
 from ranksieve.api.client.client import Client
 from ranksieve.api.client.connection import ApiError
 from ranksieve.service.job.job import JobState
@@ -98,12 +97,6 @@ def finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> Non
         raise typer.Exit(INTERRUPTED)
     if not outcome.succeeded:
         raise typer.Exit(FAILED)
-
-
-def result_tables(result: dict[str, Any]) -> list[Table]:
-    """Build the tables of a finished job, of the finalists too if there is a front."""
-    front = result["objective"]["kind"] == "pareto" and "export" not in result
-    return [*([finalists_table(result)] if front else []), result_table(result)]
 
 
 def tell_of_unfinished(client: Client, console: Console) -> None:

@@ -8,9 +8,9 @@ from rich.console import Console
 from ranksieve.api.cli.errors import only_json
 from ranksieve.api.cli.follow import finish, follow
 from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Output, SpecFile, Url, parts_of
+from ranksieve.api.cli.output.tables import jobs_table, models_table
+from ranksieve.api.cli.output.terminal import echo_json, stdout
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.api.cli.tables import jobs_table, models_table
-from ranksieve.api.cli.terminal import echo_json, stdout
 from ranksieve.api.client.client import Client
 from ranksieve.search.errors import InputError
 from ranksieve.service.job.job import JobState

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ranksieve.api.cli.options import DataDir
-from ranksieve.api.cli.tables import keys_table
-from ranksieve.api.cli.terminal import stdout
+from ranksieve.api.cli.output.tables import keys_table
+from ranksieve.api.cli.output.terminal import stdout
 from ranksieve.service.server.keys import LONGEST_GRACE_H, Scope
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may

@@ -29,9 +29,10 @@ from ranksieve.api.cli.options import (
     Url,
     parts_of,
 )
+from ranksieve.api.cli.output.results import result_table
+from ranksieve.api.cli.output.tables import estimate_table, values_table
+from ranksieve.api.cli.output.terminal import echo_json, log_beside, stdout
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.api.cli.tables import estimate_table, result_table, values_table
-from ranksieve.api.cli.terminal import echo_json, log_beside, stdout
 from ranksieve.api.client.client import Client
 
 app = typer.Typer(

@@ -6,8 +6,8 @@ import typer
 
 from ranksieve.api.cli.errors import FAILED
 from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, Url, parts_of
-from ranksieve.api.cli.tables import webhooks_table
-from ranksieve.api.cli.terminal import plain, stdout
+from ranksieve.api.cli.output.tables import webhooks_table
+from ranksieve.api.cli.output.terminal import plain, stdout
 from ranksieve.service.job.job import JobState
 
 app = typer.Typer(help="URLs that a server notifies of jobs.", no_args_is_help=True)

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from ranksieve.api.cli.embedded import embedded
-from ranksieve.api.cli.follow import Outcome, result_tables, run_job, run_submitted
+from ranksieve.api.cli.follow import Outcome, run_job, run_submitted
+from ranksieve.api.cli.output.results import result_tables
+from ranksieve.api.cli.output.terminal import text_of
 from ranksieve.api.cli.spec_file import named_paths, validated, with_absolute_paths
-from ranksieve.api.cli.terminal import text_of
 from ranksieve.api.client.client import Client
 from ranksieve.api.http.settings import local_settings, settings_from
 from ranksieve.api.python.records import named_source, write_records

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ranksieve.api.cli.terminal import stdout_to_stderr
+from ranksieve.api.cli.output.terminal import stdout_to_stderr
 
 
 def test_what_is_written_in_the_block_goes_to_stderr_and_what_comes_after_does_not(capfd):

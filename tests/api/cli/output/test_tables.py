@@ -8,13 +8,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ranksieve.api.cli.tables import (
+from ranksieve.api.cli.output.results import finalists_table, result_table
+from ranksieve.api.cli.output.tables import (
     cache_table,
     estimate_table,
-    finalists_table,
     jobs_table,
     models_table,
-    result_table,
     values_table,
     webhooks_table,
 )

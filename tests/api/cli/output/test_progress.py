@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from ranksieve.api.cli.progress import LiveView, Narrator, PlainView, progress_view
+from ranksieve.api.cli.output.progress import LiveView, Narrator, PlainView, progress_view
 
 AT = "2026-01-01T00:00:{:02d}Z"
 STORY = [
@@ -103,7 +103,7 @@ def test_bars_and_a_search_line_on_a_terminal():
 
 @pytest.mark.parametrize("widgets", [True, False])
 def test_bars_in_a_notebook_that_has_widgets(widgets, monkeypatch):
-    monkeypatch.setattr("ranksieve.api.cli.progress.find_spec", lambda name: widgets or None)
+    monkeypatch.setattr("ranksieve.api.cli.output.progress.find_spec", lambda name: widgets or None)
     for method in ("start", "stop"):  # they would want a real notebook
         monkeypatch.setattr(Live, method, lambda self, refresh=False: None)
 

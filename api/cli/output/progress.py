@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ranksieve.api.cli.terminal import plain
+from ranksieve.api.cli.output.terminal import plain
 from ranksieve.workers.types.metrics import drop_unit
 
 Event = Mapping[str, Any]
