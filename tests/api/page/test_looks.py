@@ -117,7 +117,7 @@ def test_width_with_a_long_name(page, server, spec):
     for place in ("", f"#/jobs/{id}"):
         page.goto(f"{url}/{place}")
         expect(page.get_by_text(name).first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_width_of_a_phone(page, server, pipeline, spec):
@@ -131,4 +131,4 @@ def test_width_of_a_phone(page, server, pipeline, spec):
         page.set_viewport_size({"width": width, "height": 700})
         expect(section(page, "Files")).to_be_visible()
         expect(section(page, "Confirmed on fresh records")).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
