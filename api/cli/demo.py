@@ -1,6 +1,6 @@
 """`ranksieve demo`: a real model, a real task, the real service, in minutes.
 
-SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within a point of it.
+SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within two points of it, tuned.
 """
 
 from functools import partial
@@ -42,10 +42,10 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 2048, "search": 384, "confirm": 4400, "test": 1500},
+                    "sizes": {"calibration": 2048, "search": 384, "confirm": 3200, "test": 2000},
                 },
             },
-            "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
+            "objective": {"kind": "max_drop", "points": 2.0, "confidence": 0.95},
             "effort": effort,
             "seed": seed,
         }
