@@ -38,6 +38,12 @@ def _multiply_out(model_dir: Path, output: Path) -> None:
     multiply_out(model_dir, output)
 
 
+def _quantize(model_dir: Path, output: Path, bits: int) -> None:
+    from ranksieve.workers.export.quantized import quantize
+
+    quantize(model_dir, output, bits)
+
+
 def _compare(
     settings: Settings, spec: JobSpec, rivals: Sequence[str], report: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -57,13 +63,15 @@ class Parts:
     """Factories behind the commands.
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
-    scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder;
-    `compare` fits and scores what a user would pick instead; `demo` runs the demo and returns its exit code.
+    scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder,
+    `quantize` one of few bits; `compare` fits and scores what a user would pick instead; `demo` runs the demo and
+    returns its exit code.
     """
 
     build: Callable[[Settings], Application] = _build
     connect: Callable[[str, str | None], Client] = Client
     evaluate: Callable[[Settings, Path, JobSpec, str], dict[str, Any]] = _evaluate
     multiply_out: Callable[[Path, Path], None] = _multiply_out
+    quantize: Callable[[Path, Path, int], None] = _quantize
     compare: Callable[[Settings, JobSpec, Sequence[str], Callable[[str], None]], dict[str, Any]] = _compare
     demo: Callable[..., int] = _demo

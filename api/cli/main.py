@@ -199,6 +199,18 @@ def dense(
 
 
 @app.command()
+def quantize(
+    ctx: typer.Context,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Exported model folder.")],
+    output: Output,
+    bits: Annotated[int, typer.Option(help="Bits of a weight on disk: 4 or 8.")] = 4,
+) -> None:
+    """Round an exported model's weights to few bits on disk, embeddings included."""
+    parts_of(ctx).quantize(model_dir.resolve(), output.resolve(), bits)
+    typer.echo(output)
+
+
+@app.command()
 def demo(
     ctx: typer.Context,
     data_dir: DataDir = None,

@@ -41,6 +41,7 @@ def ranksieve(build, request, tmp_path, monkeypatch):
         connect=connect,
         evaluate=evaluate,
         multiply_out=multiply_out,
+        quantize=lambda model_dir, output, bits: (output / str(bits)).mkdir(parents=True),
         demo=lambda **options: len(options),
     )
 

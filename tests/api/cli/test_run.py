@@ -202,6 +202,13 @@ def test_dense_writes_a_copy_beside_the_export(ranksieve, tmp_path):
     assert "model_dir: no folder" in refused.stderr
 
 
+def test_quantize_writes_a_copy_beside_the_export(ranksieve, tmp_path):
+    done = ranksieve("quantize", tmp_path, "-o", "copy", "--bits", "8")
+
+    assert (done.exit_code, done.stdout) == (0, "copy\n")
+    assert (tmp_path / "copy" / "8").is_dir()
+
+
 def test_evaluate(ranksieve, spec_file, tmp_path):
     table = ranksieve("evaluate", tmp_path, spec_file, "--split", "confirm")
     printed = ranksieve("evaluate", tmp_path, spec_file, "--json")
