@@ -20,7 +20,7 @@ Key = tuple[str, int]
 """Effort, seed."""
 
 HEADER = (
-    "| effort | seed | block parameters kept | dense test accuracy | sieved test accuracy "
+    "| effort | seed | block parameters kept | dense test accuracy | tuned | sieved "
     "| drop, points (95 %) | test KL, nats | tokens/s | promise held | seconds |"
 )
 
@@ -67,6 +67,7 @@ def _cells(effort: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
     yield str(seed)
     yield f"{best['kept_block_params']:.1%}"
     yield f"{dense['metric']['test']:.3f}"
+    yield f"{result['reference']['metric'].get('test', dense['metric']['test']):.3f}"
     yield f"{best['metric']['test']:.3f}"
     yield f"{drop:+.2f} ({low:+.2f} to {high:+.2f})"
     yield f"{best['kl_nats']['test']:.3f}"
