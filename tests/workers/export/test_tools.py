@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from ranksieve.workers.export.writer import ExportPlan, export
 
@@ -64,20 +64,9 @@ def test_onnx_runtime_answers_alike(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), model(OTHER_BL), rtol=1e-4, atol=1e-4)
 
 
-def int8() -> Any:
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    return TorchAoConfig(Int8WeightOnlyConfig())
-
-
-@pytest.mark.parametrize(
-    ("make", "error"),
-    [(int8, 0.05), (lambda: BitsAndBytesConfig(load_in_8bit=True), 0.1)],
-    ids=["torchao", "bitsandbytes"],
-)
 @torch.inference_mode()
-def test_linear_maps_of_8_bits_answer_nearly_alike(folder: Path, make: Any, error: float) -> None:
+def test_linear_maps_of_8_bits_answer_nearly_alike(folder: Path) -> None:
     """Of 4 bits, bitsandbytes' kernels for processors take ranks in multiples of 64 only."""
     before = loaded(folder)(IDS_BL).logits.float()
-    after = loaded(folder, quantization_config=make())(IDS_BL).logits.float()
-    assert 0 < (after - before).norm() / before.norm() < error
+    after = loaded(folder, quantization_config=BitsAndBytesConfig(load_in_8bit=True))(IDS_BL).logits.float()
+    assert 0 < (after - before).norm() / before.norm() < 0.1
