@@ -115,7 +115,11 @@ class Crew:
 
         Args:
             idle: Numbers of idle actors; those that end are removed from it.
+
+        Raises:
+            NoRoomError: The nodes that had room for an actor have gone.
         """
+        self._share.require_room()
         for _ in range(self._share.excess):
             if (number := self._dispensable(idle)) is None:
                 break  # called again when the next one has finished

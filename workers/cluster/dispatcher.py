@@ -94,6 +94,7 @@ class Dispatcher:
 
         Raises:
             CancelledError: `cancelled` was set; all actors are killed.
+            NoRoomError: The nodes that had room have gone.
             InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
         """
@@ -125,6 +126,7 @@ class Dispatcher:
 
         Raises:
             CancelledError: `cancelled` was set; all actors are killed.
+            NoRoomError: The nodes that had room have gone.
             InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
         """

@@ -69,6 +69,7 @@ def run_phase(
 
     Raises:
         CancelledError: `cancelled` was set; the workers are killed.
+        NoRoomError: The nodes that had room have gone.
         InfrastructureError: All workers died, or one lost its accelerator or ran out of memory.
     """
     last: dict[Any, Any] = {start(): None}  # last items of running workers, the oldest first
@@ -84,6 +85,7 @@ def run_phase(
             ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
             if cancelled.is_set():
                 raise CancelledError("the job was cancelled")
+            share.require_room()
             if ready:
                 heard_s, warned = time.monotonic(), 0
             elif (silent_s := time.monotonic() - heard_s) > SILENT_S * (warned + 1):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ranksieve.search.errors import CancelledError
+from ranksieve.search.errors import CancelledError, NoRoomError
 from ranksieve.workers.cluster.fairness import Amounts, Claim, divide, fits, room
 
 logger = logging.getLogger(__name__)
@@ -143,12 +143,23 @@ class Share:
 
         Raises:
             CancelledError: `cancelled` was set.
+            NoRoomError: The nodes that had room have gone.
         """
         with self._changed:
             while not self.take():
                 if cancelled.is_set():
                     raise CancelledError("the job was cancelled")
+                self.require_room()
                 self._changed.wait(POLL_S)
+
+    def require_room(self) -> None:
+        """Check that a node has room for an actor of the job.
+
+        Raises:
+            NoRoomError: The nodes that had room have gone, and the job's actors with them.
+        """
+        if self.room is None:
+            raise NoRoomError("the last node with room for one of the job's actors has left the cluster")
 
     def take(self) -> bool:
         """Take one more actor if the job may have it now; return whether it did.

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import ray
 
-from ranksieve.search.errors import CancelledError, InfrastructureError, InputError, ScoringError
+from ranksieve.search.errors import CancelledError, InfrastructureError, InputError, NoRoomError, ScoringError
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.cluster import breaker, crew
 from ranksieve.workers.cluster.dispatcher import Dispatcher, _expected_cost
@@ -283,6 +283,16 @@ def test_cancelling_ends_at_once_and_kills_what_runs(make_job: Callable[..., Job
     with suppress(psutil.NoSuchProcess):
         psutil.Process(int(hangs.read_text())).wait(KILLED_WITHIN_S)
     assert job.replaced == []
+
+
+def test_a_job_whose_last_node_has_gone_does_not_wait_for_its_actors(make_job: Callable[..., Job]) -> None:
+    job = make_job(2)
+
+    def remove_nodes(_: int) -> None:
+        job.share._sharing.set_nodes([{"GPU": 10_000}])
+
+    with pytest.raises(NoRoomError, match="has left the cluster"):
+        job.run(request("hang"), *fine(1), on_done=remove_nodes)
 
 
 def test_two_jobs_at_once_get_the_answers_of_their_own_actors(

@@ -1,14 +1,17 @@
 """Real nodes of Ray that join and leave under a job."""
 
-import multiprocessing
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import ray
 
 from ranksieve.search.errors import NoRoomError
+from ranksieve.workers.cluster.phases import run_phase
 from ranksieve.workers.cluster.session import Cluster
 
 pytestmark = pytest.mark.campaign
@@ -19,6 +22,10 @@ def _wait(until: Callable[[], object]) -> None:
     while not until():
         assert time.monotonic() < end_s
         time.sleep(0.1)
+
+
+def _work() -> Iterator[None]:
+    yield
 
 
 def _grow_and_shrink() -> None:
@@ -47,9 +54,16 @@ def _grow_and_shrink() -> None:
             _wait(share.take)
             nodes.remove_node(added)
             _wait(lambda: share.excess == 2)
-        nodes.add_node(num_cpus=2)
+        last = nodes.add_node(num_cpus=2)
         with cluster.share("large", threads=2, **options) as share:
             assert share.held == 1
+
+            def start_worker() -> Any:
+                nodes.remove_node(last)
+                return ray.remote(num_cpus=2)(_work).options(num_returns="streaming").remote()
+
+            with pytest.raises(NoRoomError, match="has left the cluster"):
+                run_phase("calibration", start_worker, share, threading.Event(), lambda item: None)
     finally:
         cluster.close()
         nodes.shutdown()
@@ -57,7 +71,8 @@ def _grow_and_shrink() -> None:
 
 def test_a_job_uses_nodes_that_join_and_gives_back_those_that_leave() -> None:
     """In a process of its own: this one may have a Ray already."""
-    process = multiprocessing.get_context("spawn").Process(target=_grow_and_shrink)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    subprocess.run([sys.executable, __file__], check=True)
+
+
+if __name__ == "__main__":
+    _grow_and_shrink()

@@ -20,6 +20,8 @@ class OneWorker:
     def take(self) -> bool:
         return False
 
+    def require_room(self) -> None: ...
+
 
 def test_the_log_tells_of_workers_that_are_silent_for_long_and_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

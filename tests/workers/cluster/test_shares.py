@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ranksieve.search.errors import CancelledError
+from ranksieve.search.errors import CancelledError, NoRoomError
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
 
@@ -204,13 +204,27 @@ def test_nodes_that_come_and_go_change_what_a_running_job_may_hold(entered: Exit
     assert share.excess == 2
 
 
-def test_a_job_whose_last_node_has_gone_takes_no_more_and_goes_on_with_the_next_node(
-    entered: ExitStack,
-) -> None:
+def test_a_job_whose_last_node_has_gone_has_no_room_until_there_is_another(entered: ExitStack) -> None:
     cluster = Cluster(2)
     share = search(entered.enter_context(cluster.enter()))
     cluster.sharing.set_nodes([{"GPU": 10_000}])
     assert (share.excess, share.take()) == (1, False)
+    with pytest.raises(NoRoomError, match="has left the cluster"):
+        share.require_room()
     share.give_back()
     cluster.sharing.set_nodes([amounts(CPU=2)])
+    share.require_room()
     assert fill(share) == 2
+
+
+def test_a_job_that_waits_for_its_first_actor_is_told_that_the_nodes_have_gone(entered: ExitStack) -> None:
+    cluster = Cluster(1)
+    search(entered.enter_context(cluster.enter()))
+
+    class Gone(threading.Event):
+        def is_set(self) -> bool:  # looked at once the job waits
+            cluster.sharing.set_nodes([{"GPU": 10_000}])
+            return False
+
+    with pytest.raises(NoRoomError), cluster.enter(cancelled=Gone()):
+        pass
