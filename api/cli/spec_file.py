@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, SafeConstructor
-from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from ranksieve.api.spec_errors import ROOT, SpecError, spec_errors
+from ranksieve.api.spec_text import MalformedError, Place, SpecText
 from ranksieve.search.errors import InputError
 from ranksieve.service.spec import JobSpec
 
@@ -31,19 +28,16 @@ def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
 
     Raises:
         SpecError: The file is not YAML, or fields are wrong; names each field.
-        InputError: The file cannot be read or is nested too deeply.
+        InputError: The file cannot be read, is nested too deeply, or has a character that YAML forbids.
     """
+    text = _parsed(path)
     try:
-        node, document = _parse(path)
-        try:
-            spec = with_absolute_paths(validated(document), path.resolve().parent)
-            if roots is not None:
-                _refuse_outside(spec, roots)
-        except SpecError as error:
-            located = [{**one, "where": _where(path, _mark(node, one["pointer"]))} for one in error.errors]
-            raise SpecError(located) from None
-    except RecursionError:
-        raise InputError(ROOT, f"{path} has a part that is nested too deeply, or inside itself") from None
+        spec = with_absolute_paths(validated(text.value), path.resolve().parent)
+        if roots is not None:
+            _refuse_outside(spec, roots)
+    except SpecError as error:
+        located = [{**one, "where": _where(path, text.place(one["pointer"]))} for one in error.errors]
+        raise SpecError(located) from None
     return spec
 
 
@@ -80,62 +74,22 @@ def named_paths(spec: JobSpec) -> list[Path]:
     return [Path(holder[key]) for _, holder, key in _local_paths(document)]
 
 
-class _Constructor(SafeConstructor):
-    """Constructor of Python values from nodes; every error has a place."""
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:  # such as an impossible date
-            raise ConstructorError(None, None, str(error), node.start_mark) from None
-
-    def flatten_mapping(self, node: Any) -> None:
-        """Refuse merge keys: YAML 1.2 has none, and nested merges grow without bound."""
-        for key, _ in node.value:
-            if key.value == "<<":
-                raise ConstructorError(None, None, "<< is not supported; repeat the fields", key.start_mark)
-
-
-def _parse(path: Path) -> tuple[Node | None, Any]:
-    """Parse a YAML file into nodes, which know their places, and their values."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
+def _parsed(path: Path) -> SpecText:
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text)
-        return node, None if node is None else yaml.constructor.construct_document(node)
+        return SpecText(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(ROOT, f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(ROOT, f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except MarkedYAMLError as error:
-        mark, found = error.problem_mark, f"{error.context or ''} {error.problem}"
-        detail = found.partition(" with value")[0].strip()  # of a key given twice, which may be long
-        if mark is not None and "{{" in "".join(text.splitlines()[mark.line : mark.line + 1]):
-            detail += '; quote the template, e.g. answer: "{{ label }}"'
-        raise SpecError([{"field": ROOT, "detail": detail, "where": _where(path, mark)}]) from None
-    except (YAMLError, TypeError) as error:  # a character that no YAML may have, or a list as a key
-        raise InputError(ROOT, f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from None
+    except MalformedError as error:
+        if error.place is None:
+            raise InputError(ROOT, f"{path}: {error.message}") from None
+        where = _where(path, error.place)
+        raise SpecError([{"field": ROOT, "detail": error.message, "where": where}]) from None
 
 
-def _where(path: Path, mark: StreamMark | None) -> str:
-    return f"{path}:1:1" if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
-
-
-def _mark(node: Node | None, pointer: str) -> StreamMark | None:
-    """Return the place of a JSON pointer's field, or of its parent if it is missing."""
-    mark = None if node is None else node.start_mark
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, MappingNode):
-            found = next((pair for pair in node.value if pair[0].value == name), None)
-        else:
-            items = node.value if isinstance(node, SequenceNode) else ()
-            found = next(((item, item) for index, item in enumerate(items) if str(index) == name), None)
-        if found is None:
-            break
-        mark, node = found[0].start_mark, found[1]
-    return mark
+def _where(path: Path, place: Place) -> str:
+    return f"{path}:{place.line}:{place.column}"
 
 
 def _local_paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -29,6 +29,7 @@ from ranksieve.api.http.routes import (
     models,
     ranks,
     search,
+    submissions,
     tasks,
     webhooks,
 )
@@ -145,7 +146,7 @@ def _v1() -> APIRouter:
         prefix="/v1", dependencies=[Depends(admitted), Depends(refuse_ignored)], responses=refused
     )
     modules = (
-        jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
+        submissions, jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)

@@ -208,7 +208,9 @@ def _body_fields(request: Request, records: Sequence[Mapping[str, Any]]) -> list
         if record["type"] == "json_invalid":
             detail = f"not valid JSON: {record['ctx']['error']} at character {record['loc'][0]}"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
-        if isinstance(record.get("input"), bytes):  # FastAPI parses only bodies with a JSON Content-Type
+        if not record["loc"] and isinstance(
+            record.get("input"), bytes
+        ):  # FastAPI parses only bodies with a JSON Content-Type
             sent = request.headers.get("Content-Type") or "no Content-Type"
             detail = f"expected a JSON body, got {sent}; send `Content-Type: application/json`"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
@@ -253,6 +255,13 @@ def _without_folders(request: Request, text: str) -> str:
     return str(app.state.application.for_users(text))
 
 
+def _place(request: Request, field: FieldProblem) -> dict[str, int]:
+    """Return line and column of a field in a YAML body; see `SpecRoute`."""
+    find = getattr(request.state, "place", None)
+    place = None if find is None or field.pointer is None else find(field.pointer)
+    return {} if place is None else place._asdict()
+
+
 def _problem(
     request: Request,
     status: HTTPStatus,
@@ -270,7 +279,10 @@ def _problem(
         detail=shown(detail),
         instance=request.url.path,
         request_id=request_id(request.scope),
-        errors=[field.model_copy(update={"detail": shown(field.detail)}) for field in errors],
+        errors=[
+            field.model_copy(update={"detail": shown(field.detail), **_place(request, field)})
+            for field in errors
+        ],
     )
     return ProblemResponse(
         problem.model_dump(mode="json", exclude_none=True), status_code=status, headers=headers

@@ -1,6 +1,6 @@
 """Page of the REST routes, from the server's OpenAPI document."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ranksieve.api.cli.reference.schemas import HEADER, Schema, references, rows, type_text
@@ -39,7 +39,6 @@ def _tag(tag: Mapping[str, str], document: Mapping[str, Any], links: Mapping[str
 
 
 def _route(method: str, path: str, operation: Mapping[str, Any], links: Mapping[str, str]) -> str:
-    body = ", ".join(type_text(one["schema"], links) for one in _content(operation.get("requestBody", {})))
     errors, answers = [], []
     for status, answer in sorted(operation["responses"].items()):
         if MEDIA_TYPE in answer.get("content", {}):
@@ -51,9 +50,18 @@ def _route(method: str, path: str, operation: Mapping[str, Any], links: Mapping[
         f"### `{method.upper()} {path}`",
         paragraphs(operation.get("description", "")),
         table(_PARAMETERS, _parameters(operation, links)),
-        f"Body: {body}." if body else "",
+        _body(operation.get("requestBody", {}).get("content", {}), links),
         f"Answers: {'; '.join(answers)}." + (f" Errors: {', '.join(errors)}." if errors else ""),
     )
+
+
+def _body(content: Mapping[str, Mapping[str, Any]], links: Mapping[str, str]) -> str:
+    """Render a body's type, and its media types where JSON is not the only one."""
+    if not content:
+        return ""
+    types = dict.fromkeys(type_text(one["schema"], links) for one in content.values())
+    kinds = f" ({', '.join(map(code, content))})" if len(content) > 1 else ""
+    return f"Body: {', '.join(types)}{kinds}."
 
 
 def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
@@ -67,11 +75,6 @@ def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Itera
         yield name, one["in"], kind, default, f"{text} ({bounds})" if bounds else text
 
 
-def _content(message: Mapping[str, Any]) -> Collection[Mapping[str, Any]]:
-    content: Mapping[str, Mapping[str, Any]] = message.get("content", {})
-    return content.values()
-
-
 def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
     """Render every schema of the request bodies, with the schemas inside."""
     schemas: Mapping[str, Schema] = document["components"]["schemas"]
@@ -79,7 +82,7 @@ def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[s
         reference
         for methods in document["paths"].values()
         for operation in methods.values()
-        for content in _content(operation.get("requestBody", {}))
+        for content in operation.get("requestBody", {}).get("content", {}).values()
         for reference, _ in references(content["schema"])
     ]
     shown = {f"{_SCHEMAS}{name}" for name in _ELSEWHERE}

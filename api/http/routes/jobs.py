@@ -1,18 +1,14 @@
-"""Jobs: submit, list, look at; change, pause, resume, stop, cancel, delete.
+"""Jobs: list, look at; change, pause, resume, stop, cancel, delete.
 
-FastAPI runs plain functions in its thread pool. Submitting reads files and tokenizes, which may take minutes; it has
-threads of its own, so that nothing else waits for it.
+FastAPI runs plain functions in its thread pool.
 """
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Header, HTTPException, Query, Response
-from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
@@ -20,14 +16,12 @@ from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
 from ranksieve.api.http.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
 from ranksieve.api.http.routes.json_bodies import JsonRoute
-from ranksieve.api.http.routes.links import JOB_LINKS
 from ranksieve.api.http.schemas.common import After
-from ranksieve.api.http.schemas.estimate import EstimateBody
 from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.server.keys import Scope
-from ranksieve.service.spec import LONGEST_LABEL, JobSpec
+from ranksieve.service.spec import LONGEST_LABEL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
 
@@ -50,45 +44,7 @@ def _within_reason(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
-IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=2 * LONGEST_LABEL + 1)]
-
-
-@router.post(
-    "",
-    status_code=HTTPStatus.ACCEPTED,
-    response_model=JobBody,
-    responses={
-        202: {"description": "The job, queued.", "links": JOB_LINKS},
-        200: {"model": EstimateBody, "description": "The estimate of a dry run."},
-        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
-    },
-)
-async def submit(
-    spec: JobSpec,
-    submitter: Submitter,
-    request: HttpRequest,
-    response: Response,
-    dry_run: Annotated[
-        bool, Query(description="Check the job file and estimate what the job would need; create nothing.")
-    ] = False,
-    idempotency_key: Annotated[
-        IdempotencyKey | SkipJsonSchema[None],
-        Header(
-            description="Any name for this submission. A repeat with the same name and spec returns the same job."
-        ),
-    ] = None,
-) -> JobBody | JSONResponse:
-    """Check a job file against the model and the data it names, and queue it."""
-    application, principal = submitter.application, submitter.principal
-    _check_priority(submitter, spec.priority)
-    checked = partial(request.app.state.places.run, request, principal.owner)
-    if dry_run:
-        estimate = await checked(partial(application.estimate, spec, principal.sees))
-        return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
-    job = await checked(partial(application.submit, spec, principal.owner, idempotency_key, principal.sees))
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobBody.of(submitter.shown_job(job))
 
 
 @router.get("")
@@ -143,7 +99,7 @@ def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfM
 
     def expect(job: Job) -> None:
         """Check what only the caller of a visible job may learn."""
-        _check_priority(submitter, changes.priority)
+        check_priority(submitter, changes.priority)
         require_match(JobBody.of(submitter.shown_job(job)), if_match)
 
     job = submitter.application.controller.change(job_id, changes, submitter.principal.sees, expect=expect)
@@ -187,7 +143,7 @@ def cancel(job_id: str, submitter: Submitter) -> JobBody:
     return _ask(submitter, job_id, Request.CANCEL)
 
 
-def _check_priority(submitter: Caller, priority: int) -> None:
+def check_priority(submitter: Caller, priority: int) -> None:
     """Keep submitters from overtaking each other."""
     if priority > 0 and submitter.principal.scope is not Scope.ADMIN:
         raise HTTPException(

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from ranksieve.api.spec_errors import BODY, FieldPath, dotted
-from ranksieve.search.errors import InputError
+from ranksieve.search.errors import InputError, RanksieveError
 
 MOST_KEYS = 20_000
 """Most keys of all objects of a body; a task may have 10,000 choices with names."""
@@ -35,18 +35,24 @@ class JsonRoute(APIRoute):
     """Route whose JSON body is bounded and has no key twice."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler, which gets its document from `_JsonRequest`."""
+        """Return FastAPI's handler, which gets its document from `readable`."""
         handle = super().get_route_handler()
 
         async def read(request: Request) -> Response:
             try:
-                return await handle(_JsonRequest(request.scope, request.receive))
+                return await handle(self.readable(request))
             except HTTPException as error:
-                if isinstance(error.__cause__, InputError):  # FastAPI calls every error of `json` unreadable
+                if isinstance(
+                    error.__cause__, RanksieveError
+                ):  # FastAPI calls every error of `json` unreadable
                     raise error.__cause__ from None
                 raise
 
         return read
+
+    def readable(self, request: Request) -> Request:
+        """Return a request whose `json` is bounded."""
+        return _JsonRequest(request.scope, request.receive)
 
 
 class _JsonRequest(Request):

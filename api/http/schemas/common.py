@@ -32,6 +32,10 @@ class FieldProblem(BaseModel):
     pointer: str | None = Field(
         default=None, description="JSON pointer into the body; absent for parameters."
     )
+    line: int | None = Field(
+        default=None, description="Line of the field in a YAML body, or of its parent; absent for JSON."
+    )
+    column: int | None = Field(default=None, description="Column of the field in its line.")
     detail: str
 
 

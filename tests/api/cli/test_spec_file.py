@@ -120,7 +120,7 @@ def test_every_field_is_told_with_its_line(tmp_path, content, errors):
             "1:1",
             "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'",
         ),
-        ("a: *b", "1:4", "found undefined alias 'b'"),
+        ("a: *b", "1:4", "aliases (*) are not supported; repeat the value"),
         ("a: 1\n---\nb: 2", "2:1", "expected a single document in the stream but found another document"),
         (
             "search: {seed: 1}\nmodel: {path: m}\nsearch: {overlap: 3}\n",
@@ -132,7 +132,7 @@ def test_every_field_is_told_with_its_line(tmp_path, content, errors):
             "2:1",
             'while constructing a mapping found duplicate key "path"',
         ),
-        ("a: &a {x: 1}\nb:\n  <<: *a\n", "3:3", "<< is not supported; repeat the fields"),
+        ("a: 1\nb:\n  <<: {x: 1}\n", "3:3", "<< is not supported; repeat the fields"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_line(tmp_path, content, where, detail):
@@ -256,18 +256,13 @@ def test_the_home_of_nobody_is_named(tmp_path, spec):
 def test_what_is_nested_without_end_is_told(tmp_path):
     (tmp_path / "job.yaml").write_text("[" * 3000 + "]" * 3000)
 
-    with pytest.raises(InputError, match=r"job\.yaml has a part that is nested too deeply, or inside itself"):
+    with pytest.raises(InputError, match=r"job\.yaml: a part of it is nested too deeply"):
         load_spec(tmp_path / "job.yaml")
 
 
-BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-
-
-@pytest.mark.parametrize("text", ["&all [*all]", BOMB + "model: *a11\n", BOMB + "task: {data: *a11}\n"])
-def test_what_refers_to_itself_over_and_over_is_told_at_once(tmp_path, text):
+@pytest.mark.parametrize("text", ["&all [*all]", "a: &a [x, x]\nb: [*a, *a]\n"])
+def test_aliases_are_refused_before_they_grow(tmp_path, text):
     (tmp_path / "job.yaml").write_text(text)
 
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError, match=r"aliases \(\*\) are not supported; repeat the value"):
         load_spec(tmp_path / "job.yaml")
-
-    assert "expected a mapping of fields; got a list" in " ".join(e["detail"] for e in caught.value.errors)

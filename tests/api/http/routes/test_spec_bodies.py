@@ -1,0 +1,173 @@
+"""Job files sent as YAML: they are read as JSON is, and their errors have lines."""
+
+import json
+import threading
+
+import pytest
+from starlette.testclient import TestClient
+
+from ranksieve.api.http.app import create_app
+from ranksieve.api.http.routes.spec_bodies import MOST_YAML_BYTES
+from ranksieve.api.spec_text import MalformedError
+from ranksieve.search.errors import InputError
+from ranksieve.service.server.settings import Settings
+
+YAML = {"Content-Type": "application/yaml; charset=utf-8"}
+TEXT = """\
+name: snippets
+model: {path: /models/tiny}
+task:
+  kind: choice
+  prompt: "Review: {{ text }}\\nSentiment:"
+  answer: "{{ label }}"
+  choices: [negative, positive]
+  data:
+    source: {path: /data/reviews.jsonl}
+"""
+
+
+def refused(http, text, **params):
+    answer = http.post("/v1/jobs", content=text, headers=YAML, params=params)
+    assert answer.status_code == 422
+    assert len(answer.content) < 20_000
+    return [
+        (error.get("line"), error.get("column"), error["field"], error["detail"])
+        for error in answer.json()["errors"]
+    ]
+
+
+def test_yaml_and_json_make_the_same_job(http, spec):
+    spec["task"]["data"].pop("sizes")
+    spec.pop("resources")
+    by_json = http.post("/v1/jobs", json=spec).json()
+    by_yaml = http.post("/v1/jobs", content=TEXT, headers=YAML)
+
+    assert by_yaml.status_code == 202
+    assert by_yaml.json()["spec"] == by_json["spec"]
+
+
+def test_json_is_yaml(http, spec):
+    answer = http.post("/v1/jobs", content=json.dumps(spec, indent=2), headers=YAML)
+
+    assert answer.status_code == 202
+
+
+def test_yaml_sent_again_answers_the_same_job(http):
+    first, again = (
+        http.post("/v1/jobs", content=text, headers={**YAML, "Idempotency-Key": "one"})
+        for text in (TEXT, f"# a comment\n{TEXT}")
+    )
+
+    assert first.json()["id"] == again.json()["id"]
+
+
+def test_dry_run_of_yaml_makes_no_job(http, estimate):
+    answer = http.post("/v1/jobs", content=TEXT, headers=YAML, params={"dry_run": True})
+
+    assert answer.json()["total"] == estimate["total"]
+    assert http.get("/v1/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_every_wrong_field_has_its_line(shared, dry_run):
+    text = TEXT.replace("kind: choice", "kind: choise").replace("[negative, positive]", "[negative, 1]")
+
+    wrong = refused(shared, f"{text}modle: 1\n", dry_run=dry_run)
+
+    assert [place[:3] for place in wrong] == [
+        (4, 3, "task.kind"), (7, 23, "task.choices.1"), (10, 1, "modle"),
+    ]  # fmt: skip
+
+
+def test_what_preflight_refuses_has_its_line(http, preflight):
+    preflight.error = InputError("task.data.source.path", "no such file")
+
+    assert refused(http, TEXT, dry_run=True) == [(9, 14, "task.data.source.path", "no such file")]
+
+
+def test_wrong_parameters_have_no_line(shared):
+    [(line, _, field, _)] = refused(shared, TEXT, dry_run="perhaps")
+
+    assert (line, field) == (None, "dry_run")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "detail"),
+    [
+        ("a: [", 1, 5, "while parsing a flow node expected the node content, but found '<stream end>'"),
+        ("a: 1\na: 2", 2, 1, 'while constructing a mapping found duplicate key "a"'),
+        ("a: &a [x]\nb: *a", 2, 4, "aliases (*) are not supported; repeat the value"),
+        ("&a [*a]", 1, 5, "aliases (*) are not supported; repeat the value"),
+        ("a: !!python/name:os.system", 1, 4, "could not determine a constructor for the tag"),
+        ("[" * 3000, None, None, "a part of it is nested too deeply"),
+        ("a: \x00", None, None, "not valid YAML or JSON: unacceptable character #x0000"),
+        (b"\xff\xfe", None, None, "not UTF-8 text: invalid start byte at byte 0"),
+        ("#" * (MOST_YAML_BYTES + 1), None, None, "must have at most 65,536 bytes as YAML; got 65,537"),
+    ],
+    ids=["syntax", "key twice", "alias", "in itself", "tag", "nested", "character", "bytes", "large"],
+)
+def test_what_is_no_yaml_is_told_with_its_line(shared, text, line, column, detail):
+    [(*place, field, found)] = refused(shared, text)
+
+    assert (place, field) == ([line, column], "spec")
+    assert found.startswith(detail)
+
+
+@pytest.mark.parametrize("text", ["- 1\n" * (MOST_YAML_BYTES // 4), "[" + "{}," * 20_000 + "]"])
+def test_many_values_are_told_briefly(shared, text):
+    [(line, column, field, detail)] = refused(shared, text)
+
+    assert (line, column, field) == (1, 1, "spec")
+    assert detail == "expected a mapping of fields; got a list"
+
+
+def test_binary_values_are_no_unread_body(shared):
+    [wrong, *_] = refused(shared, TEXT.replace('"{{ label }}"', "!!binary aGk="))
+
+    assert wrong[:3] == (6, 3, "task.answer")
+
+
+def test_other_bodies_are_told_what_to_send(shared):
+    answer = shared.post("/v1/jobs", content=TEXT, headers={"Content-Type": "text/yaml"})
+
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+def test_nothing_is_parsed_without_a_key(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("ranksieve.api.http.routes.spec_bodies.SpecText", lambda text: pytest.fail(text))
+    app = create_app(build(Settings(data_dir=tmp_path / "data", api_key="open sesame")))
+
+    with TestClient(app, base_url="http://127.0.0.1") as http:
+        assert http.post("/v1/jobs", content=TEXT, headers=YAML).status_code == 401
+
+
+def test_others_are_answered_while_yaml_is_parsed(http, spec, monkeypatch):
+    parsing, go = threading.Event(), threading.Event()
+
+    def slow(text):
+        parsing.set()
+        assert go.wait(20)
+        raise MalformedError("at last")
+
+    monkeypatch.setattr("ranksieve.api.http.routes.spec_bodies.SpecText", slow)
+    answers = []
+    sender = threading.Thread(
+        target=lambda: answers.append(http.post("/v1/jobs", content=TEXT, headers=YAML))
+    )
+    sender.start()
+    assert parsing.wait(20)
+
+    assert http.post("/v1/jobs", json=spec).status_code == 202
+    go.set()
+    sender.join()
+    assert answers[0].json()["errors"][0]["detail"] == "at last"
+
+
+def test_more_yaml_of_one_owner_than_may_wait_is_refused(http, monkeypatch):
+    monkeypatch.setattr("ranksieve.api.http.places.OWNER_WAITING", -2)  # as if so many waited already
+
+    answer = http.post("/v1/jobs", content=TEXT, headers=YAML)
+
+    assert answer.status_code == 429
+    assert "wait to be checked; send fewer at once" in answer.json()["detail"]
