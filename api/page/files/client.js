@@ -13,11 +13,12 @@ export const key = {
   set: (value) => (value === "" ? sessionStorage.removeItem(NAME) : sessionStorage.setItem(NAME, value)),
 };
 
-// Error answer; `message` is the detail of its problem document.
+// Error answer; `message` is the detail of its problem document, `errors` has the fields that are wrong.
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, errors) {
     super(detail);
     this.status = status;
+    this.errors = errors;
   }
 }
 
@@ -29,17 +30,19 @@ export const onTrouble = (listener) => { tell = listener; };
 // The server is gone or busy; a retry may succeed.
 const passes = (error) => !(error instanceof Problem) || error.status >= 500 || error.status === 429;
 
-async function ask(path, { method = "GET", accept = "application/json", body, signal } = {}) {
-  const headers = { Accept: accept };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (key.get() !== "") headers.Authorization = `Bearer ${key.get()}`;
-  const answer = await fetch(`v1/${path}`, { method, headers, body: JSON.stringify(body), signal, cache: "no-store" });
+async function ask(path, { headers = {}, ...request }) {
+  const sent = { Accept: "application/json", ...headers };
+  if (key.get() !== "") sent.Authorization = `Bearer ${key.get()}`;
+  const answer = await fetch(`v1/${path}`, { ...request, headers: sent, cache: "no-store" });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
-  throw new Problem(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
+  throw new Problem(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`, problem.errors ?? []);
 }
 
-export const post = async (path, body, signal) => (await ask(path, { method: "POST", body, signal })).json();
+// `headers` has the type of the text.
+export const postText = async (path, text, headers, signal) => (await ask(path, { method: "POST", headers, body: text, signal })).json();
+
+export const post = (path, body, signal) => postText(path, JSON.stringify(body), { "Content-Type": "application/json" }, signal);
 
 // Get a path; retry until the server can answer.
 export async function get(path, signal) {
@@ -81,7 +84,7 @@ export async function* events(id, signal) {
     };
     heard();
     try {
-      const some = { accept: "text/event-stream", signal: AbortSignal.any([signal, left.signal]) };
+      const some = { headers: { Accept: "text/event-stream" }, signal: AbortSignal.any([signal, left.signal]) };
       const answer = await ask(`jobs/${id}/events?after=${after}`, some);
       tell("");
       for await (const found of messages(answer.body, heard)) {

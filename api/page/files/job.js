@@ -125,11 +125,12 @@ class JobView {
     facts.push(`created ${moment(job.created_at)}`, times, `owner ${job.owner}`);
     facts.push(...Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`));
     const acts = isReport ? [] : ["pause", "resume", "stop", "cancel"].filter((request) => mayBe(request, job));
+    const again = isReport || job.parent !== null ? null : h("a", { href: `#/submit?from=${job.id}` }, "submit one like it");
     refill(
       this.heading,
       h("h1", {}, nameOf(job), " ", h("span", { role: "status" }, stateChip(job))),
       h("p", { class: "facts" }, [h("code", {}, job.id), ...facts].flatMap((fact) => [fact, " · "]).slice(0, -1)),
-      h("p", {}, acts.map((request) => h("button", { type: "button", name: request, onclick: () => this.#attempt(() => this.#request(request)) }, request))),
+      h("p", {}, acts.map((request) => h("button", { type: "button", name: request, onclick: () => this.#attempt(() => this.#request(request)) }, request)), again),
       job.error === null ? null : h("p", { class: "problem" }, job.error.field ? `${job.error.field}: ${job.error.message}` : job.error.message),
     );
   }

@@ -1,23 +1,31 @@
-// Views by address, `#/` the jobs and `#/jobs/ID` one of them, and the form for the API key.
+// Views by address, and the form for the API key.
 
 import { key, onTrouble, Problem } from "./client.js";
 import { h } from "./elements.js";
 import { showJob } from "./job.js";
 import { showJobs } from "./jobs.js";
+import { showSubmit } from "./submit.js";
 
 const place = document.getElementById("view");
 const trouble = document.getElementById("trouble");
 const dialog = document.getElementById("ask-key");
 let leave = new AbortController();
 
+// Address below `#/`, and the view there.
+const VIEWS = [
+  [/^jobs\/([0-9a-zA-Z]+)$/, ([id], signal) => showJob(place, id, signal)],
+  [/^submit(?:\?from=([0-9a-zA-Z]+))?$/, ([from = null], signal) => showSubmit(place, from, signal)],
+  [/^/, (_, signal) => showJobs(place, signal)],
+];
+
 function show() {
   leave.abort(); // whatever the view before was still waiting for
   leave = new AbortController();
   tell("");
-  const [, id] = location.hash.match(/^#\/jobs\/([0-9a-zA-Z]+)$/) ?? [];
   const here = leave;
-  const view = id === undefined ? showJobs(place, here.signal) : showJob(place, id, here.signal);
-  view.catch((error) => {
+  const address = location.hash.replace(/^#\//, "");
+  const [pattern, view] = VIEWS.find(([pattern]) => pattern.test(address));
+  view(address.match(pattern).slice(1), here.signal).catch((error) => {
     if (here.signal.aborted) return;
     here.abort(); // whatever else of it goes on
     report(error);
