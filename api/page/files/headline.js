@@ -2,7 +2,7 @@
 
 import { h } from "./elements.js";
 import { percent, signed } from "./format.js";
-import { isHelped } from "./result.js";
+import { isHelped, splitOf } from "./result.js";
 
 const STAGES = ["queued", "validating", "preparing", "searching", "finalizing"];
 
@@ -13,7 +13,7 @@ export function headline({ spec, result }) {
     times(dense.file_bytes / best.file_bytes, "smaller files", "larger files"),
     times(best.tokens_per_second / dense.tokens_per_second, "faster", "slower"),
   ];
-  const split = ["test", "confirm", "search"].find((name) => best.drop[name] !== undefined);
+  const split = splitOf(best);
   if (split === undefined) return h("p", { class: "headline" }, parts.join(", "));
   const from = isHelped(result, split) ? " from the dense model with the same help" : "";
   parts.push(`${metric} ${change(best.drop[split], spec.task.kind === "lm")} on the ${split} split${from}`);

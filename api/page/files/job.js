@@ -148,7 +148,7 @@ class JobView {
   #showSpec() {
     const text = JSON.stringify(this.job.spec, null, 2);
     if (this.spec.querySelector("pre")?.textContent === text) return;
-    fill(this.spec, [h("details", {}, h("summary", {}, "as JSON"), h("pre", {}, text))]);
+    fill(this.spec, [h("details", {}, h("summary", {}, "as JSON"), h("pre", { tabindex: 0 }, text))]);
   }
 
   async #request(request) {

@@ -1,6 +1,7 @@
 // The jobs, newest first, a page at a time; the page refreshes while it is visible.
 
 import { ended, get, pause } from "./client.js";
+import { MOST } from "./comparison.js";
 import { h, refill, table } from "./elements.js";
 import { moment, took } from "./format.js";
 import { savable } from "./saving.js";
@@ -36,8 +37,20 @@ export async function showJobs(place, signal) {
     STATES.map((name) => h("option", { value: name }, name)),
   );
   states.value = state;
+  const ticked = new Set(); // ids, in the order in which they were ticked
+  const compared = h("button", { type: "button", onclick: () => { location.hash = `#/compare/${[...ticked].join(",")}`; } });
+  const tick = ({ currentTarget: { value, checked } }) => {
+    if (checked) ticked.add(value);
+    else ticked.delete(value);
+    offerComparison();
+  };
+  function offerComparison() {
+    compared.disabled = ticked.size < 2 || ticked.size > MOST;
+    compared.textContent = ticked.size < 2 ? "compare the ticked jobs" : `compare ${ticked.size} jobs${ticked.size > MOST ? `: at most ${MOST}` : ""}`;
+  }
+  offerComparison();
   const list = h("div");
-  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states), list, h("p", { class: "pages" }, newer, older));
+  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states, compared), list, h("p", { class: "pages" }, newer, older));
 
   async function show(here) {
     const query = new URLSearchParams({ limit: 25 });
@@ -46,7 +59,7 @@ export async function showJobs(place, signal) {
     shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
     const none = state === "" && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
-    refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, none));
+    refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs, ticked, tick) : h("p", {}, none));
     const at = document.activeElement;
     newer.hidden = pages.length === 1;
     older.hidden = shown.next === null;
@@ -70,9 +83,9 @@ export async function showJobs(place, signal) {
   }
 }
 
-function jobTable(jobs) {
+function jobTable(jobs, ticked, tick) {
   const rows = jobs.map((job) => [
-    h("a", { href: `#/jobs/${job.id}` }, nameOf(job)),
+    [tickBox(job, ticked.has(job.id), tick), h("a", { href: `#/jobs/${job.id}` }, nameOf(job))],
     stateChip(job),
     Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`).join(", "),
     moment(job.created_at),
@@ -81,6 +94,8 @@ function jobTable(jobs) {
   ]);
   return savable("Jobs", table(["job", "state", "labels", "created", "took", "error"], rows, { class: "jobs" }));
 }
+
+const tickBox = (job, checked, tick) => h("input", { type: "checkbox", value: job.id, checked, "aria-label": `compare ${nameOf(job)}`, onchange: tick });
 
 export const nameOf = (job) => (job.name.trim() === "" ? job.id : job.name);
 

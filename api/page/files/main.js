@@ -1,6 +1,7 @@
 // Views by address, and the form for the API key.
 
 import { key, onTrouble, Problem } from "./client.js";
+import { showCompare } from "./compare.js";
 import { h } from "./elements.js";
 import { showJob } from "./job.js";
 import { showJobs } from "./jobs.js";
@@ -15,6 +16,7 @@ let leave = new AbortController();
 const VIEWS = [
   [/^jobs\/([0-9a-zA-Z]+)$/, ([id], signal) => showJob(place, id, signal)],
   [/^submit(?:\?from=([0-9a-zA-Z]+))?$/, ([from = null], signal) => showSubmit(place, from, signal)],
+  [/^compare\/([0-9a-zA-Z]+(?:,[0-9a-zA-Z]+)*)$/, ([ids], signal) => showCompare(place, ids.split(","), signal)],
   [/^/, (_, signal) => showJobs(place, signal)],
 ];
 

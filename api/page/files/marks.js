@@ -34,6 +34,8 @@ export function square(ctx, x, y, colour) {
 
 export const diamond = (ctx, x, y, colour) => polygon(ctx, x, y, colour, [SIDE * 1.4, SIDE * 1.4, SIDE * 1.4, SIDE * 1.4]);
 
+export const triangle = (ctx, x, y, colour) => polygon(ctx, x, y, colour, [SIDE * 1.6, SIDE * 1.6, SIDE * 1.6]);
+
 export function star(ctx, x, y, colour, outline) {
   const radii = Array.from({ length: 10 }, (_, corner) => SIDE * (corner % 2 === 0 ? 2.6 : 1.1));
   polygon(ctx, x, y, colour, radii);

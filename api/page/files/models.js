@@ -1,7 +1,7 @@
 // Models that a job has found: their sizes and drops, and the ranks of the one that is looked at.
 
 import { Candidates, candidateFacts } from "./candidates.js";
-import { isReport, Problem } from "./client.js";
+import { isReport } from "./client.js";
 import { h, refill, section } from "./elements.js";
 import { exportCandidate } from "./exports.js";
 import { percent } from "./format.js";
@@ -76,7 +76,7 @@ export class Models {
     this.#showFacts(model);
     if (model === this.#ofRanks) return;
     this.#ofRanks = model;
-    const map = await rankMap(this.job.id, model === EXPORTED ? null : model, this.signal).catch(notKept);
+    const map = await rankMap(this.job.id, model === EXPORTED ? null : model, "Ranks", this.signal);
     if (model === this.#ofRanks) this.map.replaceChildren(map); // else another was chosen meanwhile
   }
 
@@ -87,10 +87,4 @@ export class Models {
     const mayExport = job.state === "succeeded" && job.parent === null && !isReport;
     refill(this.facts, one === undefined ? null : candidateFacts(one, job, mayExport ? exported : undefined));
   }
-}
-
-// A job's matrices are in its folder, which may be on another server.
-function notKept(error) {
-  if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
-  throw error;
 }

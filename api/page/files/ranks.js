@@ -1,14 +1,23 @@
 // The rank of every matrix of a model, as a map: layers from left to right.
 
-import { get } from "./client.js";
+import { get, Problem } from "./client.js";
 import { h } from "./elements.js";
 import { percent } from "./format.js";
 import { savable } from "./saving.js";
 
 const DENSE = -1;
 
-export async function rankMap(id, candidate, signal) {
-  const { layers, matrices, ranks, densities } = await get(`jobs/${id}/ranks${candidate === null ? "" : `?candidate=${candidate}`}`, signal);
+// A job's matrices are in its folder, which may be on another server: then this says so. `title` names the file that the map is saved as.
+export async function rankMap(id, candidate, title, signal) {
+  try {
+    return mapOf(await get(`jobs/${id}/ranks${candidate === null ? "" : `?candidate=${candidate}`}`, signal), title);
+  } catch (error) {
+    if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
+    throw error;
+  }
+}
+
+function mapOf({ layers, matrices, ranks, densities }, title) {
   const rows = matrices.map((name, column) =>
     h(
       "tr",
@@ -20,7 +29,7 @@ export async function rankMap(id, candidate, signal) {
   const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
   const shown = h("table", { class: "ranks" }, h("thead", {}, head), h("tbody", {}, rows));
   const key = "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger the colour, the more numbers a matrix keeps.";
-  return h("div", {}, savable("Ranks", shown), h("p", { class: "facts" }, key));
+  return h("div", {}, savable(title, shown), h("p", { class: "facts" }, key));
 }
 
 function cell(name, rank, density) {

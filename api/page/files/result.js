@@ -35,10 +35,13 @@ export function resultTable({ spec, result }) {
   return h("div", {}, savable("Result", table(["", "dense", "sieved"], rows, { class: "numbers" })), facts);
 }
 
-const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "" : ` [${signed(low)}, ${signed(high)}]`);
+export const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "" : ` [${signed(low)}, ${signed(high)}]`);
 
 // Whether drops are measured from another model than the dense one as it was given.
 export const isHelped = ({ dense, reference }, split) => reference.metric[split] !== dense.metric[split];
+
+// The split that a model's drop is best known on.
+export const splitOf = ({ drop: drops }) => ["test", "confirm", "search"].find((name) => drops[name] !== undefined);
 
 const drop = (one, unit) => (one === undefined ? "" : `, drop ${signed(one.drop_points)}${interval(one)} ${unit}`);
 

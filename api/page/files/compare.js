@@ -1,0 +1,68 @@
+// Several jobs side by side: what they were asked, what they found, and the ranks of what they export.
+
+import { Candidates } from "./candidates.js";
+import { get } from "./client.js";
+import { ComparisonChart, markOf, MOST } from "./comparison.js";
+import { differences } from "./differences.js";
+import { fill, h, section, table } from "./elements.js";
+import { dropUnit, percent, signed, took } from "./format.js";
+import { nameOf, stateChip } from "./jobs.js";
+import { rankMap } from "./ranks.js";
+import { interval, splitOf } from "./result.js";
+import { savable } from "./saving.js";
+
+export async function showCompare(place, ids, signal) {
+  document.title = "Compare · ranksieve";
+  if (ids.length > MOST) throw new Error(`At most ${MOST} jobs can be compared; got ${ids.length}.`);
+  const jobs = await Promise.all(ids.map((id) => get(`jobs/${id}`, signal)));
+  const [results, specs, ranks] = ["In numbers", "What differs in the job files", "Ranks of the exported models"].map(section);
+  const chart = new ComparisonChart(signal, await Promise.all(jobs.map((job) => found(job, signal))), unitOf(jobs));
+  place.replaceChildren(h("article", {}, h("h1", {}, `Compare ${jobs.length} jobs`), results, chart.element, specs, ranks));
+  chart.draw();
+  fill(results, [resultsTable(jobs)]);
+  fill(specs, [specTable(jobs)]);
+  const maps = jobs.map(async (job) => (job.result?.ranks ? h("section", {}, h("h3", {}, nameOf(job)), await rankMap(job.id, null, `Ranks of ${nameOf(job)}`, signal)) : null));
+  const shown = (await Promise.all(maps)).filter((map) => map !== null);
+  fill(ranks, shown.length > 0 ? [h("div", { class: "beside" }, shown)] : []);
+}
+
+async function found(job, signal) {
+  const candidates = new Candidates(job.id, job.spec.task.data.sizes.search);
+  await candidates.read(signal);
+  return { name: nameOf(job), candidates, finalists: job.result?.finalists ?? [] };
+}
+
+// Points of one metric are not those of another.
+function unitOf(jobs) {
+  return [...new Set(jobs.map((job) => dropUnit(job.spec.task.kind)))].join(" or ");
+}
+
+function resultsTable(jobs) {
+  const rows = jobs.map((job, index) => {
+    const { result, spec } = job;
+    const link = h("a", { href: `#/jobs/${job.id}` }, nameOf(job));
+    const name = h("span", {}, `${markOf(index)} `, link, " ", stateChip(job));
+    if (!result?.best) return [name, "–", "–", "–", took(job), "–"];
+    const { best, dense, promise_held: held } = result;
+    return [
+      name,
+      percent(best.kept_block_params),
+      dropOf(best, dropUnit(spec.task.kind)),
+      `${(best.tokens_per_second / dense.tokens_per_second).toFixed(2)}×`,
+      took(job),
+      held == null ? "–" : held ? "met" : "not met",
+    ];
+  });
+  return savable("Comparison", table(["job", "kept", "drop", "speed", "took", "objective"], rows, { class: "numbers" }));
+}
+
+function dropOf(best, unit) {
+  const split = splitOf(best);
+  return split === undefined ? "–" : `${signed(best.drop[split].drop_points)}${interval(best.drop[split])} ${unit}, ${split}`;
+}
+
+function specTable(jobs) {
+  const rows = differences(jobs.map((job) => job.spec));
+  if (rows.length === 0) return h("p", {}, "Nothing.");
+  return savable("Differences", table(["field", ...jobs.map((job, index) => `${markOf(index)} ${nameOf(job)}`)], rows, { class: "differences" }));
+}
