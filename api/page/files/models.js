@@ -1,10 +1,11 @@
 // Models that a job has found: their sizes and drops, and the ranks of the one that is looked at.
 
+import { CandidateTable } from "./candidate_table.js";
 import { Candidates, candidateFacts } from "./candidates.js";
 import { isReport } from "./client.js";
 import { h, refill, section } from "./elements.js";
 import { exportCandidate } from "./exports.js";
-import { percent } from "./format.js";
+import { dropUnit, percent } from "./format.js";
 import { rankMap } from "./ranks.js";
 import { SizeChart } from "./sizes.js";
 
@@ -27,7 +28,8 @@ export class Models {
     this.chosen = h("p", {}, "Ranks of ", this.choice);
     this.colours = h("p", { class: "facts" });
     this.chart = new SizeChart(signal, job, (id) => this.#pick(id));
-    this.element.append(this.chart.element, this.colours, this.chosen, this.facts, this.map);
+    this.table = new CandidateTable(dropUnit(job.spec.task.kind), (id) => this.#pick(id));
+    this.element.append(this.chart.element, this.colours, this.chosen, this.facts, this.map, this.table.element);
   }
 
   read() {
@@ -45,6 +47,7 @@ export class Models {
     const [blocks, of] = job.result?.reference?.blocks ?? [];
     const share = job.result?.reference?.tuned ? blocks / of : history.referenceShare;
     this.chart.draw(this.candidates, finalists, exported, share);
+    this.table.show(all);
     const last = Math.max(...all.map((one) => one.generation));
     this.colours.replaceChildren(...(all.length > 0 ? ["Dots by generation: 0 ", h("span", { class: "generations" }), ` ${last}`] : []));
     await this.#showModel(this.#offer());
