@@ -1,12 +1,12 @@
 // The jobs, newest first, a page at a time; the page refreshes while it is visible.
 
 import { ended, get, pause } from "./client.js";
-import { MOST } from "./comparison.js";
 import { h, refill, table } from "./elements.js";
 import { moment, took } from "./format.js";
 import { savable } from "./saving.js";
 
 const REFRESH_MS = 3000;
+export const MOST_COMPARED = 6; // each has a colour and a mark
 const STATES = [
   "queued", "validating", "preparing", "searching", "stopping", "finalizing", "paused",
   "succeeded", "failed", "crashed", "cancelled",
@@ -45,8 +45,8 @@ export async function showJobs(place, signal) {
     offerComparison();
   };
   function offerComparison() {
-    compared.disabled = ticked.size < 2 || ticked.size > MOST;
-    compared.textContent = ticked.size < 2 ? "compare the ticked jobs" : `compare ${ticked.size} jobs${ticked.size > MOST ? `: at most ${MOST}` : ""}`;
+    compared.disabled = ticked.size < 2 || ticked.size > MOST_COMPARED;
+    compared.textContent = ticked.size < 2 ? "compare the ticked jobs" : `compare ${ticked.size} jobs${ticked.size > MOST_COMPARED ? `: at most ${MOST_COMPARED}` : ""}`;
   }
   offerComparison();
   const list = h("div");

@@ -1,11 +1,11 @@
 // Views by address, and the form for the API key.
 
 import { key, onTrouble, Problem } from "./client.js";
-import { showCompare } from "./compare.js";
+import { showCompare } from "./compare/compare.js";
 import { h } from "./elements.js";
 import { showJob } from "./job.js";
 import { showJobs } from "./jobs.js";
-import { showSubmit } from "./submit.js";
+import { showSubmit } from "./submit/submit.js";
 
 const place = document.getElementById("view");
 const trouble = document.getElementById("trouble");

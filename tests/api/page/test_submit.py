@@ -195,7 +195,10 @@ def test_model_is_replaced_in_any_file(page, server):
     url, _ = server
     page.goto(url)
     made = page.evaluate(
-        "files => import('/page/yaml.js').then(({ withModel }) => files.map((one) => withModel(one, { path: 'x' })))",
+        """async (files) => {
+            const { withModel } = await import("/page/submit/yaml.js");
+            return files.map((one) => withModel(one, { path: "x" }));
+        }""",
         list(FILES),
     )
     assert made == list(FILES.values())
@@ -209,7 +212,7 @@ def test_yaml_of_any_job_is_read_as_it_was(page, server, spec):
     spec["search"] = {"seeds": [{"ranks": [1, -1]}, {"ranks": [2, 3]}], "constraints": []}
     spec["objective"] = {"kind": "max_drop", "points": 0.5, "confidence": 0.8}
     page.goto(url)
-    written = page.evaluate("spec => import('/page/yaml.js').then(({ yaml }) => yaml(spec))", spec)
+    written = page.evaluate("spec => import('/page/submit/yaml.js').then(({ yaml }) => yaml(spec))", spec)
     answer = client.connection.request(
         "POST", "/v1/jobs", content=written.encode(), headers={"Content-Type": "application/yaml"}
     )

@@ -1,8 +1,8 @@
 // Needs of a job that was checked: time, memory and disk.
 
-import { h, table } from "./elements.js";
-import { count, size, span } from "./format.js";
-import { savable } from "./saving.js";
+import { h, table } from "../elements.js";
+import { count, size, span } from "../format.js";
+import { savable } from "../saving.js";
 
 export function estimateTable({ machine, evaluations_at_most: evaluations, phases, total, notes }) {
   const accelerator = phases.some((phase) => phase.accelerator_bytes > 0);

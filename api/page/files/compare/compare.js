@@ -1,19 +1,19 @@
 // Several jobs side by side: what they were asked, what they found, and the ranks of what they export.
 
-import { Candidates } from "./candidates.js";
-import { get } from "./client.js";
-import { ComparisonChart, markOf, MOST } from "./comparison.js";
+import { Candidates } from "../candidates.js";
+import { get } from "../client.js";
+import { ComparisonChart, markOf } from "./comparison.js";
 import { differences } from "./differences.js";
-import { fill, h, section, table } from "./elements.js";
-import { dropUnit, percent, signed, took } from "./format.js";
-import { nameOf, stateChip } from "./jobs.js";
-import { rankMap } from "./ranks.js";
-import { interval, splitOf } from "./result.js";
-import { savable } from "./saving.js";
+import { fill, h, section, table } from "../elements.js";
+import { dropUnit, percent, signed, took } from "../format.js";
+import { MOST_COMPARED, nameOf, stateChip } from "../jobs.js";
+import { rankMap } from "../ranks.js";
+import { interval, splitOf } from "../result.js";
+import { savable } from "../saving.js";
 
 export async function showCompare(place, ids, signal) {
   document.title = "Compare · ranksieve";
-  if (ids.length > MOST) throw new Error(`At most ${MOST} jobs can be compared; got ${ids.length}.`);
+  if (ids.length > MOST_COMPARED) throw new Error(`At most ${MOST_COMPARED} jobs can be compared; got ${ids.length}.`);
   const jobs = await Promise.all(ids.map((id) => get(`jobs/${id}`, signal)));
   const [results, specs, ranks] = ["In numbers", "What differs in the job files", "Ranks of the exported models"].map(section);
   const chart = new ComparisonChart(signal, await Promise.all(jobs.map((job) => found(job, signal))), unitOf(jobs));

@@ -1,12 +1,12 @@
 // Form for a new job: its file as text, which the server checks, estimates and takes.
 
-import { get, key, postText } from "./client.js";
+import { get, key, postText } from "../client.js";
 import { Editor } from "./editor.js";
-import { fill, h, section } from "./elements.js";
+import { fill, h, section } from "../elements.js";
 import { estimateTable } from "./estimate.js";
-import { size } from "./format.js";
-import { nameOf } from "./jobs.js";
-import { save } from "./saving.js";
+import { size } from "../format.js";
+import { nameOf } from "../jobs.js";
+import { save } from "../saving.js";
 import { withModel, yaml } from "./yaml.js";
 
 const MODEL = { hub: "HuggingFaceTB/SmolLM2-135M-Instruct" };

@@ -1,6 +1,6 @@
 // Text of a job file with numbered lines, and what is wrong with them beside it.
 
-import { h } from "./elements.js";
+import { h } from "../elements.js";
 
 const MOST_BYTES = 1_000_000; // of a file to open; the server's limit is lower
 

@@ -1,10 +1,10 @@
 // Size against drop of several jobs in one chart: what each search has found, and its finalists.
 
-import { axis, Chart, roomy } from "./charts.js";
-import { percent, signed } from "./format.js";
-import { diamond, dot, ring, square, star, triangle, whisker } from "./marks.js";
+import { axis, Chart, roomy } from "../charts.js";
+import { percent, signed } from "../format.js";
+import { diamond, dot, ring, square, star, triangle, whisker } from "../marks.js";
 
-// Marks and colours of jobs, none of which is told by its colour alone.
+// Marks of as many jobs as can be compared, none of which is told by its colour alone.
 const MARKS = [
   ["●", dot],
   ["■", square],
@@ -14,7 +14,6 @@ const MARKS = [
   ["○", ring],
 ];
 
-export const MOST = MARKS.length;
 export const markOf = (index) => MARKS[index][0];
 
 export class ComparisonChart {
