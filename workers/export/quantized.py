@@ -26,6 +26,13 @@ from ranksieve.workers.model.loading import weight_bytes
 GROUP = 16
 """Numbers that share a scale at 4 bits. Ranks are multiples of it. At 8 bits a row shares one."""
 
+SCALES = (1.0, 1.07, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Scales to choose from, as shares of the one that spreads the largest number over the whole range.
+
+Of reviews that no table reports, the demo's model of seed 7 has 0.869 right, with 4 bits 0.812 by the first scale
+alone and 0.853 by the best.
+"""
+
 FORMAT = "pack-quantized"
 
 CARD = """## Bits
@@ -40,7 +47,7 @@ rounded**: measure this one again, e.g. with `ranksieve evaluate`.
 def quantize(folder: Path, output: Path, bits: int) -> None:
     """Write an exported model with rounded weights.
 
-    Scales are symmetric: the largest of a group, or of a row, sets them. At 4 bits, matrices whose width is no
+    Of a few scales, each group or row has the one with the least squared error. At 4 bits, matrices whose width is no
     multiple of `GROUP` stay as they are.
 
     Args:
@@ -116,17 +123,39 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def _rounded(model: PreTrainedModel, name: str, tensor: torch.Tensor, scheme: Any) -> dict[str, torch.Tensor]:
     """Return what is stored for a tensor: itself, or rounded numbers and scales."""
     from compressed_tensors.compressors import BaseCompressor
-    from compressed_tensors.quantization.utils import calculate_qparams
 
     module_name, _, part = name.rpartition(".")
     group = scheme.weights.group_size or tensor.shape[-1]
     if part != "weight" or not _is_map(model, module_name) or tensor.shape[-1] % group:
         return {name: tensor}
-    grouped = tensor.float().reshape(*tensor.shape[:-1], -1, group)
-    scale, _ = calculate_qparams(grouped.amin(-1), grouped.amax(-1), scheme.weights)
+    scale = _best_scale(tensor.float().reshape(*tensor.shape[:-1], -1, group), tensor.dtype, scheme.weights)
     compressor = BaseCompressor.get_value_from_registry(FORMAT)
-    state = compressor.compress({"weight": tensor, "weight_scale": scale.to(tensor.dtype)}, scheme)
+    state = compressor.compress({"weight": tensor, "weight_scale": scale}, scheme)
     return {f"{module_name}.{key}": value.contiguous() for key, value in state.items()}
+
+
+def _best_scale(grouped_RGN: torch.Tensor, dtype: torch.dtype, weights: Any) -> torch.Tensor:
+    """Return the scale of each group that loses least, R×G.
+
+    Args:
+        grouped_RGN: Numbers of a matrix: R rows, G groups of N.
+        dtype: Type of the scales.
+        weights: Rounding, as compressed-tensors describes it.
+    """
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    widest_RG: torch.Tensor
+    widest_RG, _ = calculate_qparams(grouped_RGN.amin(-1), grouped_RGN.amax(-1), weights)
+    most = 2 ** (weights.num_bits - 1) - 1
+    best_RG, least_RG = widest_RG.to(dtype), torch.full_like(widest_RG, torch.inf)
+    for share in SCALES:
+        scale_RG = (widest_RG * share).to(dtype)
+        scale_RGN = scale_RG.float().unsqueeze(-1)
+        rounded_RGN = (grouped_RGN / scale_RGN).round().clamp(-most - 1, most) * scale_RGN
+        error_RG = (rounded_RGN - grouped_RGN).square().sum(-1)
+        best_RG = torch.where(error_RG < least_RG, scale_RG, best_RG)
+        least_RG = torch.minimum(error_RG, least_RG)
+    return best_RG
 
 
 def _is_map(model: PreTrainedModel, name: str) -> bool:
