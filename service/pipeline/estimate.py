@@ -225,9 +225,10 @@ def _answer_notes(task: EncodedTask) -> list[str]:
     if task.kind != "generate":
         return []
     examples = [example for split in task.splits.values() for example in split]
-    cut = sum(not example.can_be_written(task.max_new_tokens) for example in examples)
+    cut = sum(not task.can_be_written(example) for example in examples)
+    lines = "" if task.several_lines else "several lines, or "
     note = (
-        f"{cut:,} of {len(examples):,} answers cannot be written whole: they have several lines, or more tokens than "
+        f"{cut:,} of {len(examples):,} answers cannot be written whole: they have {lines}more tokens than "
         f"task.max_new_tokens, {task.max_new_tokens}; no model gets full marks for them"
     )
     return [note] if cut else []

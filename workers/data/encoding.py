@@ -20,7 +20,16 @@ from ranksieve.workers.data.decoding import check_decoding
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
 from ranksieve.workers.data.templates import render, render_each
 from ranksieve.workers.machine.child import step
-from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
+from ranksieve.workers.types.plan import (
+    DataPlan,
+    EncodedTask,
+    Example,
+    RecordSource,
+    Row,
+    Span,
+    TaskPlan,
+    has_line_break,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,14 +58,41 @@ def encode(
     examples = iter(_ENCODERS[task.kind](task, questions, coder))
     splits = {name: tuple(islice(examples, len(part))) for name, part in division.splits.items()}
 
-    split_digests = {name: _digest(task, part) for name, part in splits.items()}
-    return EncodedTask(
+    several_lines = _several_lines(splits)
+    split_digests = {name: _digest(task, part, several_lines) for name, part in splits.items()}
+    encoded = EncodedTask(
         kind=task.kind,
         splits=splits,
         max_new_tokens=task.max_new_tokens,
         digest=hashlib.sha256(json.dumps(split_digests, sort_keys=True).encode()).hexdigest(),
         split_digests=split_digests,
         dropped_duplicates=division.dropped_duplicates,
+        several_lines=several_lines,
+    )
+    if task.kind == "generate":
+        _require_writable(encoded, questions[0])
+    return encoded
+
+
+def _several_lines(splits: Mapping[str, Sequence[Example]]) -> bool:
+    """Return whether a right answer of the calibration records has several lines."""
+    references = (text for example in splits.get("calibration", ()) for text in example.references)
+    return any(map(has_line_break, references))
+
+
+def _require_writable(task: EncodedTask, first: Question) -> None:
+    """Raise if a model can write no answer whole.
+
+    `first` is the question of the first example.
+    """
+    examples = [example for part in task.splits.values() for example in part]
+    if any(map(task.can_be_written, examples)):
+        return
+    up_to = "" if task.several_lines else ", up to its first line break"
+    raise InputError(
+        "task.max_new_tokens",
+        f"must allow the whole answer of some record{up_to}; with {task.max_new_tokens} no answer fits, and that of "
+        f"{first.name} has {examples[0].answer_tokens} tokens",
     )
 
 
@@ -170,13 +206,6 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: Coder
                 end=stop[0] if stop else None,
             )
         )
-    if examples and not any(example.can_be_written(task.max_new_tokens) for example in examples):
-        raise InputError(
-            "task.max_new_tokens",
-            f"must allow the whole answer of some record, up to its first line break; with "
-            f"{task.max_new_tokens} no answer fits, and that of {questions[0].name} has "
-            f"{examples[0].answer_tokens} tokens",
-        )
     return examples
 
 
@@ -214,14 +243,13 @@ def _check_prompt(prompt_ids: Ids, question: Question) -> None:
         raise InputError("task.prompt", f"{question.name} has the prompt {question.prompt!r}: no tokens")
 
 
-def _digest(task: TaskPlan, examples: Iterable[Example]) -> str:
+def _digest(task: TaskPlan, examples: Iterable[Example], several_lines: bool) -> str:
     """Return a hash of what the model sees of a split.
 
-    It covers kind, token ids, labels and references, in order.
+    It covers kind, where writing ends, token ids, labels and references, in order.
     """
-    sha = hashlib.sha256(
-        json.dumps([task.kind, task.max_new_tokens if task.kind == "generate" else 0]).encode()
-    )
+    ends = [task.max_new_tokens, several_lines] if task.kind == "generate" else []
+    sha = hashlib.sha256(json.dumps([task.kind, *ends]).encode())
     for example in examples:
         rows = [
             [row.ids, [(span.choice, span.start, span.ids) for span in row.spans]] for row in example.rows

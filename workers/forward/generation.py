@@ -35,6 +35,7 @@ def answers(
     batch_tokens: int,
     *,
     new_tokens: int = 0,
+    several_lines: bool = False,
     write: bool = True,
 ) -> Iterator[Predicted]:
     """Predict all answers of every example, batch by batch.
@@ -47,11 +48,13 @@ def answers(
         batch_tokens: Padded tokens of a batch, answers included.
         new_tokens: Most tokens that the model writes itself, for examples of one row. It ends at its own end of a
             sequence, at the token that ends the examples' answers, and at a line break.
+        several_lines: True lets it go on behind a line break.
         write: False writes nothing, but keeps room for the tokens, so that batches stay the same.
     """
     write &= new_tokens > 0
     for group in by_prompt(examples, batch_tokens, new_tokens):
-        prompts = Prompts(model, tokenizer, [examples[index] for index in group])
+        chosen = [examples[index] for index in group]
+        prompts = Prompts(model, tokenizer, chosen, several_lines=several_lines)
         rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
         reads = [
@@ -78,12 +81,17 @@ def answers(
 
 
 def write_alone(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, example: Example, new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    new_tokens: int,
+    *,
+    several_lines: bool = False,
 ) -> str | None:
     """Write a model's answer to one unread prompt; None for no tokens."""
     if not new_tokens:
         return None
-    (text,) = Prompts(model, tokenizer, [example]).write(None, new_tokens)
+    (text,) = Prompts(model, tokenizer, [example], several_lines=several_lines).write(None, new_tokens)
     return text
 
 

@@ -26,13 +26,18 @@ from ranksieve.workers.types.plan import Example, Row
 
 
 class Prompts:
-    """Prompts of a batch, padded on the left to one length, with their model."""
+    """Prompts of a batch, padded on the left to one length, with their model.
+
+    `several_lines`: whether written answers go on behind a line break.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         examples: Sequence[Example],
+        *,
+        several_lines: bool = False,
     ) -> None:
         prompts = [example.prompt_ids for example in examples]
         self._model = model
@@ -41,6 +46,7 @@ class Prompts:
         self.lengths = [len(ids) for ids in prompts]
         self._length = max(self.lengths)
         self._answers = _Answers(tokenizer, self._length)
+        self._several_lines = several_lines
         padding = [self._length - length for length in self.lengths]
         pairs = list(zip(padding, prompts, strict=True))
         self._ids_BL = self._tensor([[self._pad] * count + list(ids) for count, ids in pairs])
@@ -97,7 +103,8 @@ class Prompts:
             max_new_tokens: Most tokens of an answer.
         """
         ids_BT = self._generated(cache, max_new_tokens).sequences
-        return [text.split("\n", 1)[0].strip() for text in self._answers.texts(ids_BT)]
+        texts = self._answers.texts(ids_BT)
+        return [(text if self._several_lines else text.split("\n", 1)[0]).strip() for text in texts]
 
     def steps(self, cache: Any, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Write answers; return their tokens, B×T, and the logits of each choice, B×T×V."""
@@ -110,7 +117,7 @@ class Prompts:
                 input_ids=self._ids_BL,
                 attention_mask=self._mask_BL,
                 **({} if cache is None else {"cache": cache}),
-                stopping_criteria=StoppingCriteriaList([self._answers]),
+                stopping_criteria=StoppingCriteriaList([] if self._several_lines else [self._answers]),
                 return_dict_in_generate=True,
                 **more,
             )

@@ -40,7 +40,8 @@ def _with_shots(setup: Setup, shots: int) -> Setup:
     start = prefix_of(setup.tokenizer)
     prefix = start
     for example in shown:
-        prefix += example.prompt_ids[len(start) :] + _right_answer(example) + separator
+        answer = _right_answer(example, ended=setup.task.several_lines)
+        prefix += example.prompt_ids[len(start) :] + answer + separator
     splits = {
         name: tuple(_after(prefix, len(start), example) for example in setup.task.splits[name])
         for name in ("search", "test")
@@ -48,11 +49,15 @@ def _with_shots(setup: Setup, shots: int) -> Setup:
     return replace(setup, task=replace(setup.task, splits=splits))
 
 
-def _right_answer(example: Example) -> tuple[int, ...]:
-    """Return the tokens of an example's right answer, without the one that ends it."""
+def _right_answer(example: Example, *, ended: bool) -> tuple[int, ...]:
+    """Return the tokens of an example's right answer.
+
+    `ended` keeps the token that ends it: answers of several lines end at no line break, so the model must see what
+    they end with.
+    """
     spans = (span for row in example.rows for span in row.spans if span.choice == example.label)
     ids = next(span.ids for span in spans)
-    return ids[:-1] if example.end is not None and ids[-1:] == (example.end,) else ids
+    return ids[:-1] if not ended and example.end is not None and ids[-1:] == (example.end,) else ids
 
 
 def _after(prefix: tuple[int, ...], skipped: int, example: Example) -> Example:

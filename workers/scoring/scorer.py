@@ -196,6 +196,7 @@ class Scorer:
             self._choices(request.split),
             self._batch_tokens,
             new_tokens=self._new_tokens,
+            several_lines=self._task.several_lines,
             write=not request.loss_only,
         )
 
@@ -208,7 +209,13 @@ class Scorer:
                 token_N=batch.token_N,
                 slot_N=batch.slot_N,
                 texts=tuple(
-                    write_alone(self._model.model, self._tokenizer, examples[index], new_tokens)
+                    write_alone(
+                        self._model.model,
+                        self._tokenizer,
+                        examples[index],
+                        new_tokens,
+                        several_lines=self._task.several_lines,
+                    )
                     for index in batch.examples
                 ),
             )

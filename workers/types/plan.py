@@ -126,18 +126,13 @@ class Example:
         """Number of tokens of the answer, for tasks without choices."""
         return len(self.rows[0].spans[0].ids)
 
-    def can_be_written(self, max_new_tokens: int) -> bool:
-        """Return whether a model could write the first reference.
-
-        It must be a single line of at most `max_new_tokens` tokens.
-        """
-        tokens = self.answer_tokens - (self.end is not None)
-        return tokens <= max_new_tokens and "\n" not in self.references[0].strip()
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedTask:
-    """The whole task, tokenized and split; `digest` identifies its content."""
+    """The whole task, tokenized and split; `digest` identifies its content.
+
+    `several_lines`: whether written answers go on behind a line break.
+    """
 
     kind: Literal["choice", "generate", "lm"]
     splits: Mapping[str, tuple[Example, ...]]
@@ -145,3 +140,15 @@ class EncodedTask:
     digest: str
     split_digests: Mapping[str, str]
     dropped_duplicates: int = 0
+    several_lines: bool = False
+
+    def can_be_written(self, example: Example) -> bool:
+        """Return whether a model could write an example's first reference whole."""
+        tokens = example.answer_tokens - (example.end is not None)
+        lines_fit = self.several_lines or not has_line_break(example.references[0])
+        return tokens <= self.max_new_tokens and lines_fit
+
+
+def has_line_break(text: str) -> bool:
+    """Return whether a text has several lines, apart from blanks at its ends."""
+    return "\n" in text.strip()

@@ -130,6 +130,27 @@ def test_answers_of_which_none_can_be_written_are_refused(
     assert some.splits["test"][0].end == tokenizer.eos_token_id
 
 
+def test_writing_goes_on_behind_line_breaks_where_calibration_answers_have_some(
+    plan: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    several = [{"text": f"film {i}", "label": "\ngood\nbad" if i % 2 else "bad\n"} for i in range(40)]
+    data = plan(several, calibration=10, test=8)
+    encoded = encode(GENERATE, data, tokenizer, None)
+    assert encoded.several_lines
+    assert all(map(encoded.can_be_written, encoded.splits["test"]))
+    lists = replace(GENERATE, answer="{{ ['bad', label] }}")
+    assert encode(lists, data, tokenizer, None).several_lines
+    assert not encode(replace(GENERATE, kind="lm"), data, tokenizer, None).several_lines
+    error = fails(replace(GENERATE, answer="{{ text }} {{ label }}", max_new_tokens=1), data, tokenizer)
+    assert "must allow the whole answer of some record; with 1 no answer fits" in error.message
+
+    single = [{**record, "label": record["label"].replace("\nb", " b")} for record in several]
+    first_line = encode(GENERATE, plan(single, calibration=10, test=8), tokenizer, None)
+    assert not first_line.several_lines
+    assert first_line.split_digests.keys() == encoded.split_digests.keys()
+    assert first_line.split_digests["test"] != encoded.split_digests["test"]
+
+
 def only(encoded: EncodedTask) -> Any:
     (example,) = encoded.splits["test"]
     return example

@@ -70,7 +70,7 @@ def test_answers_equal_naive_greedy_decoding_in_any_batching(
         assert written(model, tokenizer, examples, budget) == tuple(expected)
 
 
-def test_answer_ends_at_a_line_break(
+def test_answer_ends_at_a_line_break_unless_it_may_have_several_lines(
     make_llama: Callable[..., PreTrainedModel],
     text_example: Callable[..., Example],
     tokenizer: PreTrainedTokenizerFast,
@@ -87,6 +87,11 @@ def test_answer_ends_at_a_line_break(
     model.get_output_embeddings().register_forward_hook(lambda *_: steps.append(1))
     assert written(model, Lines(), prompts(text_example)[:2], 50) == ("w1 w2", "w1 w2")
     assert len(steps) == 2, "the right answers, and one step: nothing is written after it"
+    example = prompts(text_example)[0]
+    (part,) = answers(model, Lines(), [example], 1, 50, new_tokens=NEW, several_lines=True)  # type: ignore[arg-type]
+    assert part.texts == ("w1 w2 \nw3",)
+    assert len(steps) == 2 + 1 + NEW
+    assert write_alone(model, Lines(), example, NEW, several_lines=True) == "w1 w2 \nw3"  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ def test_right_answers_stand_before_every_prompt(
     assert [[span.start for span in row.spans] for row in example.rows] == [[5], [5]]
 
 
-def test_what_ends_an_answer_is_not_shown(
+def test_what_ends_an_answer_is_shown_where_no_line_break_does(
     make_setup: Callable[..., Setup], text_example: Callable[..., Example]
 ) -> None:
     shown = replace(text_example((10, 11), (8, 2), ("w5",)), end=2)
@@ -35,6 +35,8 @@ def test_what_ends_an_answer_is_not_shown(
     (example,) = _with_shots(setup, 1).task.splits["test"]
     assert example.prompt_ids == (10, 11, 8, 10, 11)
     assert example.rows[0].spans[0].ids == (8, 2)
+    lines = replace(setup, task=replace(setup.task, several_lines=True))
+    assert _with_shots(lines, 1).task.splits["test"][0].prompt_ids == (10, 11, 8, 2, 10, 11)
 
 
 def test_as_many_records_are_shown_as_fit(make_setup: Callable[..., Setup]) -> None:
