@@ -120,7 +120,10 @@ class TaskSpec(Strict):
         description=" ".join(f"`{name}`: {kind.meaning}" for name, kind in TASK_KINDS.items())
     )
     prompt: str = Field(
-        "", max_length=LONGEST_TEXT, description="Jinja template of the text that the model reads."
+        "",
+        max_length=LONGEST_TEXT,
+        description="Jinja template of the text that the model reads. With `chat_template`, one expression may give a "
+        "list of messages with `role` and `content`, e.g. `{{ messages[:-1] }}`: the conversation to answer.",
     )
     answer: str = Field(
         min_length=1,
@@ -141,7 +144,10 @@ class TaskSpec(Strict):
         json_schema_extra=ADVANCED,
     )
     chat_template: bool = Field(
-        False, description="Wrap the prompt with the tokenizer's chat template.", json_schema_extra=ADVANCED
+        False,
+        description="Wrap the prompt with the tokenizer's chat template: a text as the user's message, or a whole "
+        "conversation.",
+        json_schema_extra=ADVANCED,
     )
     max_new_tokens: int = Field(
         32, ge=1, le=4096, description="`generate`: longest answer, in tokens.", json_schema_extra=ADVANCED

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.data.conversation import Prompt
 from ranksieve.workers.types.plan import TaskPlan
 
 FIELD = "task.choices"
@@ -25,7 +26,7 @@ class Question:
     """
 
     name: str
-    prompt: str
+    prompt: Prompt
     answers: tuple[str, ...]
     record: Mapping[str, Any]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data.choices import Question
+from ranksieve.workers.data.conversation import turns_of
 from ranksieve.workers.data.templates import cpu_s_of
 from ranksieve.workers.machine.child import step
 
@@ -50,20 +51,21 @@ class Coder:
                 "task.chat_template", "the model's tokenizer has no chat template; set chat_template to false"
             )
 
-    def prompts(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the token ids of prompts.
+    def prompts(self, questions: Sequence[Question]) -> list[Ids]:
+        """Return the token ids of the questions' prompts.
 
-        They are wrapped as the user's turn if the task uses the chat template.
+        If the task uses the chat template, a text is the user's message, and the assistant's turn begins after it.
         """
         if not self.chat_template:
             prefix = prefix_of(self.tokenizer)
-            return [prefix + ids for ids in self._ids(texts)]
-        step("task.chat_template", "rendering the model's chat template", cpu_s_of(len(texts)))
-        turns = [
-            self._wrapped([{"role": "user", "content": text}], add_generation_prompt=True) for text in texts
+            return [prefix + ids for ids in self._ids([str(question.prompt) for question in questions])]
+        step("task.chat_template", "rendering the model's chat template", cpu_s_of(len(questions)))
+        texts = [
+            self._wrapped(turns_of(question.prompt), question.name, add_generation_prompt=True)
+            for question in questions
         ]
-        step("model", f"tokenizing {len(texts):,} records")
-        return self._ids(turns)
+        step("model", f"tokenizing {len(questions):,} records")
+        return self._ids(texts)
 
     def answers(self, texts: Sequence[str], *, after_prompt: bool = True) -> list[Ids]:
         """Return token ids of texts without special tokens, as they read after a prompt.
@@ -93,7 +95,7 @@ class Coder:
         turns = [{"role": "user", "content": _ANCHOR}, {"role": "assistant", "content": _MARK}]
         step("task.chat_template", "rendering the model's chat template", cpu_s_of(1))
         try:
-            after = self._wrapped(turns).rpartition(_MARK)[2]
+            after = self._wrapped(turns, "an answer").rpartition(_MARK)[2]
         except InputError:  # the template takes no answers
             return known
         step("model", "tokenizing the end of an answer")
@@ -101,7 +103,7 @@ class Coder:
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return next(((id,) for id in ids if id in special), known)
 
-    def _wrapped(self, turns: list[dict[str, str]], **options: Any) -> str:
+    def _wrapped(self, turns: list[dict[str, str]], name: str, **options: Any) -> str:
         try:
             template = _of_one_day(self.tokenizer.get_chat_template())
             return str(
@@ -110,7 +112,9 @@ class Coder:
         except InputError:
             raise
         except Exception as error:  # a template is a program, and may not even be a text
-            raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
+            raise InputError(
+                "task.chat_template", f"the model's chat template fails at {name}: {error}"
+            ) from error
 
     def check_length(self, length: int, question: Question, at: str, what: str) -> None:
         """Raise if a row of `length` tokens exceeds the model's context."""

@@ -16,9 +16,10 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
 from ranksieve.workers.data.coder import Coder, Ids
+from ranksieve.workers.data.conversation import Prompt, conversation
 from ranksieve.workers.data.decoding import check_decoding
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
-from ranksieve.workers.data.templates import render, render_each
+from ranksieve.workers.data.templates import Named, render, render_each, render_value
 from ranksieve.workers.machine.child import step
 from ranksieve.workers.types.plan import (
     DataPlan,
@@ -98,8 +99,8 @@ def _require_writable(task: EncodedTask, first: Question) -> None:
 
 def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]]:
     """Divide the records, and render the chosen ones."""
-    for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
-        render(source, field, ())
+    _prompts(task, ())
+    render(task.answer, "task.answer", ())
     splits = data.splits or tuple(data.sizes)
     sources = {name: data.files[name] for name in splits if name in data.files}
     if data.source is not None and len(sources) < len(splits):
@@ -120,7 +121,7 @@ def _questions(task: TaskPlan, data: DataPlan) -> tuple[Division, list[Question]
 def _candidates(task: TaskPlan, source: RecordSource, group: str | None) -> list[Candidate]:
     file_name = records.describe(source)
     named = [(f"record {number} of {file_name}", one) for number, one in enumerate(records.read(source), 1)]
-    prompts = render(task.prompt, "task.prompt", named)
+    prompts = _prompts(task, named)
     more: list[list[str]] = [[] for _ in named]
     if task.kind == "lm":
         more = [[answer] for answer in render(task.answer, "task.answer", named)]
@@ -138,6 +139,21 @@ def _candidates(task: TaskPlan, source: RecordSource, group: str | None) -> list
     ]
 
 
+def _prompts(task: TaskPlan, named: Sequence[Named]) -> list[Prompt]:
+    """Render the prompts: texts, or conversations for the chat template."""
+    values = render_value(task.prompt, "task.prompt", named)
+    prompts: list[Prompt] = []
+    for value, (name, _) in zip(values, named, strict=True):
+        if isinstance(value, list) and not task.chat_template:
+            raise InputError(
+                "task.prompt",
+                f"{name} has a list as its prompt; join it to a text, e.g. {{{{ words | join(' ') }}}}, or set "
+                "task.chat_template to true if it is a list of messages",
+            )
+        prompts.append(conversation(value, name) if isinstance(value, list) else value)
+    return prompts
+
+
 def _group_of(record: Mapping[str, Any], field: str, name: str) -> str:
     """Return a record's group as a text: 3 of a jsonl file is 3 of a csv file."""
     if record.get(field) is None:
@@ -151,7 +167,7 @@ def _encode_choice(task: TaskPlan, questions: Sequence[Question], coder: Coder) 
     delimiter = "" if task.chat_template else task.delimiter
     answers = iter(coder.answers([delimiter + text for option in options for text in option.texts]))
     examples = []
-    prompts = coder.prompts([question.prompt for question in questions])
+    prompts = coder.prompts(questions)
     for question, prompt_ids, option, label in zip(questions, prompts, options, labels, strict=True):
         choices = list(islice(answers, len(option.texts)))
         _check_prompt(prompt_ids, question)
@@ -187,7 +203,7 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: Coder
     answers = coder.answers([delimiter + question.answer for question in questions])
     stop = coder.end()
     examples = []
-    prompts = coder.prompts([question.prompt for question in questions])
+    prompts = coder.prompts(questions)
     for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):
         _check_prompt(prompt_ids, question)
         if not answer_ids:
@@ -215,7 +231,7 @@ def _encode_lm(task: TaskPlan, questions: Sequence[Question], coder: Coder) -> l
     texts = [delimiter + question.answer for question in questions]
     answers = coder.answers(texts, after_prompt=after_prompt)
     examples = []
-    prompts = coder.prompts([question.prompt for question in questions])
+    prompts = coder.prompts(questions)
     for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):
         # Without a prompt, no logits predict the first token, so it is context.
         context = prompt_ids or answer_ids[:1]

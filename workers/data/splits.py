@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.data.conversation import Prompt
 from ranksieve.workers.types.plan import SPLITS
 
 SHARED = "source"
@@ -35,7 +36,7 @@ class Candidate:
 
     name: str
     record: Mapping[str, Any]
-    prompt: str
+    prompt: Prompt
     key: str
     group: str | None = None
 

@@ -5,7 +5,7 @@ its time and memory; see `workers.machine.limited`. A missing field or a null va
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import (
@@ -63,9 +63,21 @@ def render_each(source: str, field: str, records: Sequence[Named]) -> list[tuple
     text, see `render`.
     """
     step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
-    template = Template(source, field, each=True)
+    template = Template(source, field, "_each")
     texts = [template.render(record, name) for name, record in records]
-    return [tuple(json.loads(text)) if template.is_listing else (text,) for text in texts]
+    return [tuple(json.loads(text)) if template.is_json else (text,) for text in texts]
+
+
+def render_value(source: str, field: str, records: Sequence[Named]) -> list[str | list[Any]]:
+    """Fill a template whose value may be a list, such as messages.
+
+    If the whole template is one expression and its value a list, the list is returned, of JSON values. Else there is a
+    text, see `render`.
+    """
+    step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
+    template = Template(source, field, "_value")
+    texts = [template.render(record, name) for name, record in records]
+    return [json.loads(text) if template.is_json else text for text in texts]
 
 
 def cpu_s_of(records: int) -> float:
@@ -79,20 +91,20 @@ class Template:
     Args:
         source: Jinja text.
         field: Place of the template in the job file, e.g. `task.prompt`, for errors.
-        each: Whether a template of one expression renders to a JSON list of texts; then `is_listing` is true.
+        json_filter: Filter that writes the value of a template of one expression as JSON; then `is_json` is true.
 
     Raises:
         InputError: On `field`, if the template does not parse.
     """
 
-    def __init__(self, source: str, field: str, *, each: bool = False) -> None:
+    def __init__(self, source: str, field: str, json_filter: str | None = None) -> None:
         self._field = field
         environment = _environment()
         try:
             tree = environment.parse(source)
             for concat in tree.find_all(nodes.Concat):  # `finalize` does not see the operands of ~
                 concat.nodes = [_filtered(operand, "_text") for operand in concat.nodes]
-            self.is_listing = each and _list_expression_(tree)
+            self.is_json = json_filter is not None and _filter_expression_(tree, json_filter)
             self._names = sorted(meta.find_undeclared_variables(tree))
             self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
@@ -148,7 +160,13 @@ def _environment() -> Environment:
         undefined=_Missing, keep_trailing_newline=True, finalize=_text
     )
     del environment.globals["lipsum"], environment.filters["random"]  # the same text every time
-    environment.filters |= {"_text": _text, "_each": _each, "join": _join, "tojson": _to_json}
+    environment.filters |= {
+        "_text": _text,
+        "_each": _each,
+        "_value": _value,
+        "join": _join,
+        "tojson": _to_json,
+    }
     return environment
 
 
@@ -158,14 +176,14 @@ def _filtered(operand: nodes.Expr, name: str) -> nodes.Filter:
     )
 
 
-def _list_expression_(tree: nodes.Template) -> bool:
-    """Let a template of one expression render to a JSON list of texts.
+def _filter_expression_(tree: nodes.Template, name: str) -> bool:
+    """Put a filter behind the expression of a template of one expression.
 
     Returns whether the template is one; others stay unchanged.
     """
     match tree.body:
         case [nodes.Output(nodes=[expression]) as output] if not isinstance(expression, nodes.TemplateData):
-            output.nodes = [_filtered(expression, "_each")]
+            output.nodes = [_filtered(expression, name)]
             return True
     return False
 
@@ -182,6 +200,10 @@ def _each(value: Any) -> str:
     return _to_json([_text(item) for item in (value if isinstance(value, list | tuple) else [value])])
 
 
+def _value(value: Any) -> str:
+    return _to_json(value, _text) if isinstance(value, list | tuple) else _to_json(_text(value))
+
+
 @pass_environment
 def _join(
     environment: Environment, values: Iterable[Any], d: str = "", attribute: str | int | None = None
@@ -191,8 +213,8 @@ def _join(
     return d.join(map(_text, values))
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _to_json(value: Any, default: Callable[[Any], str] | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, default=default)
 
 
 def _at_most(limit: int, chunks: Iterable[str]) -> Iterator[str]:

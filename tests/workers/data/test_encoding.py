@@ -35,6 +35,11 @@ WORDS = [
 TEMPLATE = (
     "{% for m in messages %}<user>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
 )
+CHATTING = (
+    "{% set starts = {'system': 'Review ', 'user': '<user>', 'assistant': '<model>'} %}"
+    "{% for m in messages %}{{ starts[m.role] if m.role in starts else raise_exception('no role ' + m.role) }}"
+    "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+)
 
 
 def words(*, bos: bool = False, eos: bool = False, template: str | None = None) -> PreTrainedTokenizerFast:
@@ -116,6 +121,26 @@ GENERATE = TaskPlan(
     kind="generate", prompt="Review: {{ text }} Mood:", answer="{{ label }}", max_new_tokens=4
 )
 LM = TaskPlan(kind="lm", prompt="", answer="{{ text }}")
+CHAT = replace(
+    GENERATE, prompt="{{ messages[:-1] }}", answer="{{ messages[-1].content }}", chat_template=True
+)
+
+
+def chats(*conversations: str) -> list[dict[str, Any]]:
+    """Records of a system's message and turns of the user and the assistant, which slashes divide."""
+    return [
+        {
+            "id": number,
+            "messages": [
+                {"role": "system", "content": "very"},
+                *(
+                    {"role": ("user", "assistant")[turn % 2], "content": content}
+                    for turn, content in enumerate(said.split("/"))
+                ),
+            ],
+        }
+        for number, said in enumerate(conversations)
+    ]
 
 
 def test_answers_of_which_none_can_be_written_are_refused(
@@ -305,6 +330,69 @@ def test_chat_template_wraps_the_prompt(plan: Any) -> None:
     tokenizer = words(bos=True, template=TEMPLATE)
     example = only(encode(replace(CHOICE, chat_template=True), plan(rows(1)), tokenizer, None))
     assert example.prompt_ids == ids(tokenizer, "<user> Review : film 0 Mood : <model>")
+
+
+def test_messages_are_the_conversation_that_the_chat_template_takes(plan: Any) -> None:
+    tokenizer = words(template=CHATTING)
+    records = chats("film 0/bad/film 1/good", "film 0/bad/film 1/very good", "film 0/bad/film 2/good")
+    encoded = encode(CHAT, plan(records, test=2), tokenizer, None)
+    prompts = {example.prompt_ids for example in encoded.splits["test"]}
+    start = "Review very <user> film 0 <model> bad <user> film"
+    assert prompts == {ids(tokenizer, f"{start} {number} <model>") for number in (1, 2)}
+    assert encoded.dropped_duplicates == 1, "the answer makes no other prompt"
+    assert {example.references[0] for example in encoded.splits["test"]} < {"good", "very good"}
+
+    choice = replace(CHAT, kind="choice", choices={"good": "good", "bad": "bad"})
+    assert only(encode(choice, plan(records[2:]), tokenizer, None)).label == 0
+    text = only(encode(replace(CHAT, kind="lm"), plan(records[2:]), tokenizer, None))
+    assert text.rows[0].spans[0].ids == ids(tokenizer, "good")
+
+
+def test_conversations_of_a_group_never_straddle_splits(plan: Any) -> None:
+    records = [{**record, "film": n // 4} for n, record in enumerate(chats(*(f"{n}/1" for n in range(40))))]
+    data = replace(plan(records, search=8, test=10), group="film")
+    encoded = encode(CHAT, data, words(template=CHATTING), None)
+    assert {name: len(part) for name, part in encoded.splits.items()} == data.sizes
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "message"),
+    [
+        (
+            replace(CHAT, prompt="{{ messages }}"),
+            "task.prompt",
+            "record 1 of films.jsonl ends with a message of the assistant",
+        ),
+        (
+            replace(CHAT, prompt="{{ messages[:0] }}"),
+            "task.prompt",
+            "record 1 of films.jsonl has no messages",
+        ),
+        (
+            replace(CHAT, prompt="{{ turns[:-1] }}"),
+            "task.prompt",
+            "has no field 'turns'; it has id, messages",
+        ),
+        (replace(CHAT, chat_template=False), "task.prompt", "has a list as its prompt; join it to a text"),
+        (
+            replace(CHAT, prompt="{{ [{'role': 'judge', 'content': 'good'}] }}"),
+            "task.chat_template",
+            "chat template fails at record 1 of films.jsonl: no role judge",
+        ),
+        (
+            replace(CHAT, prompt="{{ [messages[0], messages[0].text] }}"),
+            "task.prompt",
+            "record 1 of films.jsonl does not render: 'dict object' has no attribute 'text'",
+        ),
+        (replace(CHAT, prompt="{{ [b] * 3 }}"), "task.prompt", "record 1 of films.jsonl has no field 'b'"),
+    ],
+)
+def test_a_bad_conversation_names_field_and_record(
+    plan: Any, task: TaskPlan, field: str, message: str
+) -> None:
+    error = fails(task, plan(chats("film 0/bad")), words(template=CHATTING))
+    assert error.field == field
+    assert message in error.message
 
 
 def test_chat_template_that_tells_the_day_gives_the_same_prompts_every_day(plan: Any) -> None:
