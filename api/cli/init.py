@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,17 +32,30 @@ _JINJA = ("true", "false", "none", "record")
 app = typer.Typer()
 
 
+CHATS = ("messages", "conversation", "chat")
+"""Usual names of columns with conversations, the likeliest first."""
+
+LEAST_TOKENS, MOST_TOKENS = 32, 1024
+"""Bounds of a guessed `max_new_tokens`."""
+
+CHARACTERS_PER_TOKEN = 3
+"""A cautious guess, since `init` reads no tokenizer; English texts have about four."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guess:
     """Task guessed from columns.
 
-    `prompt` is None for `lm`.
+    `prompt` and `answer` are templates, the first empty for `lm`. `reasons` says where they come from.
     """
 
     kind: str
-    prompt: str | None
     answer: str
+    prompt: str = ""
     choices: tuple[str, ...] = ()
+    chat: bool = False
+    max_new_tokens: int = LEAST_TOKENS
+    reasons: tuple[str, ...]
 
 
 @app.command()
@@ -73,11 +87,15 @@ def init(
 def guess_task(records: Sequence[Mapping[str, Any]]) -> Guess:
     """Guess the task of such records.
 
-    Few different short values in one column are labels to choose from. The column with the longest texts is the prompt.
+    A column of messages that end with the assistant's is a chat, whose last message is the answer. Else few different
+    short values in one column are labels to choose from, and the column with the longest texts is the prompt.
 
     Raises:
         InputError: No column has text in every record.
     """
+    chats = [name for name in records[0] if all(_is_chat(record.get(name)) for record in records)]
+    if chats:
+        return _chat(min(chats, key=lambda name: _rank(name, CHATS)), records)
     full: dict[str, list[str]] = {}
     for name in records[0]:
         texts = [text for record in records if (text := _text(record.get(name))) is not None]
@@ -91,14 +109,43 @@ def guess_task(records: Sequence[Mapping[str, Any]]) -> Guess:
         )
     prompt = max(full, key=lambda name: sum(map(len, full[name])))
     others = {name: texts for name, texts in full.items() if name != prompt}
+    if not others:
+        reasons = (f"answer: column {prompt!r}",)
+        return Guess(kind="lm", answer=_template(_column(prompt)), reasons=reasons)
     labels = [name for name, texts in others.items() if _are_labels(texts)]
     if labels:
         answer = min(labels, key=lambda name: (_rank(name, LABELS), len(set(others[name]))))
-        return Guess(kind="choice", prompt=prompt, answer=answer, choices=tuple(sorted(set(others[answer]))))
-    if others:
+    else:
         answer = min(others, key=lambda name: (_rank(name, ANSWERS), -sum(map(len, others[name]))))
-        return Guess(kind="generate", prompt=prompt, answer=answer)
-    return Guess(kind="lm", prompt=None, answer=prompt)
+    return Guess(
+        prompt=f"{_template(_column(prompt))}\n{_question(answer)}",
+        answer=_template(_column(answer)),
+        reasons=(f"prompt: column {prompt!r}, its texts are the longest", f"answer: column {answer!r}"),
+        **_kind(others[answer]),
+    )
+
+
+def _chat(column: str, records: Sequence[Mapping[str, Any]]) -> Guess:
+    """Return the task to write the last message of a conversation."""
+    messages = _column(column)
+    return Guess(
+        prompt=_template(f"{messages}[:-1]"),
+        answer=_template(f"{messages}[-1].content"),
+        chat=True,
+        reasons=(
+            f"prompt: column {column!r} up to its last message, as a chat",
+            f"answer: the last message of column {column!r}",
+        ),
+        **_kind([record[column][-1]["content"] for record in records]),
+    )
+
+
+def _kind(answers: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a guess that depend on the answers."""
+    if _are_labels(answers):
+        return {"kind": "choice", "choices": tuple(sorted(set(answers)))}
+    tokens = LEAST_TOKENS * ceil(max(map(len, answers)) / CHARACTERS_PER_TOKEN / LEAST_TOKENS)
+    return {"kind": "generate", "max_new_tokens": min(max(tokens, LEAST_TOKENS), MOST_TOKENS)}
 
 
 def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str:
@@ -110,13 +157,17 @@ def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str
         f"  # Columns of the data: {', '.join(map(_quoted, columns))}. Templates are Jinja over them.",
         f"  kind: {guess.kind} # choice, generate or lm",
     ]
-    if guess.prompt is not None:
-        lines.append(f"  prompt: {_quoted(_template(guess.prompt) + chr(10) + _question(guess.answer))}")
-    lines.append(f"  answer: {_quoted(_template(guess.answer))} # what the right answer is")
+    if guess.chat:
+        lines.append(
+            "  chat_template: true # the prompt is a list of messages, which the model's template takes"
+        )
+    if guess.prompt:
+        lines.append(f"  prompt: {_quoted(guess.prompt)}")
+    lines.append(f"  answer: {_quoted(guess.answer)} # what the right answer is")
     if guess.choices:
         lines.append(f"  choices: [{', '.join(map(_quoted, guess.choices))}]")
     if guess.kind == "generate":
-        lines.append("  max_new_tokens: 32 # the longest answer")
+        lines.append(f"  max_new_tokens: {guess.max_new_tokens} # the longest answer")
     lines += [
         "  data:",
         f"    source: {{path: {_quoted(data)}}} # relative to the folder of this file",
@@ -129,10 +180,7 @@ def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str
 
 
 def _summary(guess: Guess) -> list[str]:
-    lines = [f"kind: {guess.kind}"]
-    if guess.prompt is not None:
-        lines.append(f"prompt: column {guess.prompt!r}, its texts are the longest")
-    lines.append(f"answer: column {guess.answer!r}")
+    lines = [f"kind: {guess.kind}", *guess.reasons]
     if guess.choices:
         lines.append(f"choices: {', '.join(guess.choices)}")
     return lines
@@ -153,9 +201,29 @@ def _rank(name: str, likely: Sequence[str]) -> int:
     return next((place for place, word in enumerate(likely) if word in name.lower()), len(likely))
 
 
-def _template(column: str) -> str:
-    spelt = column.isidentifier() and not iskeyword(column) and column.lower() not in _JINJA
-    return f"{{{{ {column if spelt else f'record[{_quoted(column)}]'} }}}}"
+def _is_chat(value: object) -> bool:
+    """Return whether a value is a conversation that ends with an answer."""
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(
+            isinstance(message, dict)
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            for message in value
+        )
+        and value[-1]["role"] == "assistant"
+    )
+
+
+def _column(name: str) -> str:
+    """Return a column as an expression of a template."""
+    spelt = name.isidentifier() and not iskeyword(name) and name.lower() not in _JINJA
+    return name if spelt else f"record[{_quoted(name)}]"
+
+
+def _template(expression: str) -> str:
+    return f"{{{{ {expression} }}}}"
 
 
 def _question(answer: str) -> str:

@@ -94,6 +94,39 @@ def test_texts_alone_are_predicted(init, tmp_path):
     assert load_spec(tmp_path / "job.yaml").task.kind == "lm"
 
 
+def test_the_last_message_of_a_chat_is_generated(init, tmp_path):
+    chats = [
+        {
+            "prompt": f"Tell me of film {n}.",
+            "messages": [
+                {"role": "user", "content": f"Tell me of film {n}."},
+                {"role": "assistant", "content": f"Film {n} is long.\n" * 8},
+            ],
+        }
+        for n in range(40)
+    ]
+    write_jsonl(tmp_path / "chats.jsonl", chats)
+    done = init("chats.jsonl", "--model", "org/name")
+
+    assert done.exit_code == 0, done.output
+    task = load_spec(tmp_path / "job.yaml").task
+    assert (task.kind, task.chat_template, task.max_new_tokens) == ("generate", True, 64)
+    assert (task.prompt, task.answer) == ("{{ messages[:-1] }}", "{{ messages[-1].content }}")
+    assert "prompt: column 'messages' up to its last message, as a chat" in done.stdout
+
+
+def test_few_last_messages_of_a_chat_make_a_choice(init, tmp_path):
+    said = [("user", "Is it long?"), ("assistant", "yes"), ("user", "Is it good?")]
+    turns = [{"role": role, "content": content} for role, content in said]
+    answers = [{"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}]
+    write_jsonl(tmp_path / "chats.jsonl", [{"a chat": [*turns, answers[n % 2]]} for n in range(40)])
+
+    assert init("chats.jsonl", "--model", "org/name").exit_code == 0
+    task = load_spec(tmp_path / "job.yaml").task
+    assert (task.kind, task.choices, task.chat_template) == ("choice", ("no", "yes"), True)
+    assert task.prompt == '{{ record["a chat"][:-1] }}'
+
+
 def test_data_elsewhere_is_allowed_by_the_commands_that_are_told(init, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     write_jsonl(other / "reviews.jsonl", REVIEWS)
