@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf_file import save_gguf
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3MoeForCausalLM
 
@@ -169,9 +170,7 @@ def test_tied_head_is_not_missing(
 
 
 @torch.inference_mode()
-def test_gguf_becomes_the_same_model(
-    make_llama: Callable[..., LlamaForCausalLM], save_gguf: Callable[..., None], tmp_path: Path
-) -> None:
+def test_gguf_becomes_the_same_model(make_llama: Callable[..., LlamaForCausalLM], tmp_path: Path) -> None:
     model, file = make_llama(), tmp_path / "tiny.gguf"
     save_gguf(model, file)
     source = ModelSource(kind="gguf", location=str(file), dtype="float32")

@@ -7,6 +7,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from gguf_file import save_gguf
 from transformers import AutoConfig, GPT2Config, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
 
 from ranksieve.search.errors import InputError
@@ -143,7 +144,6 @@ def test_digest_follows_content(llama_folder: Path, folder: Path) -> None:
 def test_a_gguf_file_is_read_without_what_lies_beside_it(
     make_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
-    save_gguf: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     save_gguf(make_llama(), tmp_path / "tiny.gguf")
@@ -177,7 +177,6 @@ def test_a_model_of_modules_without_end_is_refused(
 @pytest.mark.parametrize("blocks", [10_001, 2**32 - 1])
 def test_a_gguf_file_of_blocks_without_end_is_refused(
     make_llama: Callable[..., LlamaForCausalLM],
-    save_gguf: Callable[..., None],
     tmp_path: Path,
     blocks: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -192,7 +191,6 @@ def test_a_gguf_file_of_blocks_without_end_is_refused(
 
 def test_a_gguf_file_of_lists_without_end_is_refused(
     make_llama: Callable[..., LlamaForCausalLM],
-    save_gguf: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
