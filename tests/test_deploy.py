@@ -18,7 +18,11 @@ from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.service.server.settings import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
+FILES = sorted(
+    file
+    for file in DEPLOY.rglob("*")
+    if file.is_file() and not {"data", "models", "__pycache__"} & set(file.relative_to(DEPLOY).parts)
+)
 YAML_FILES = [file for file in FILES if file.suffix == ".yaml"]
 EXAMPLES = sorted((DEPLOY / "examples").glob("*.yaml"))
 AS_SUBREAPER = """
