@@ -59,25 +59,34 @@ def render(source: str, field: str, records: Sequence[Named]) -> list[str]:
 def render_each(source: str, field: str, records: Sequence[Named]) -> list[tuple[str, ...]]:
     """Fill a template whose value may be a list, such as several right answers.
 
-    If the whole template is one expression and its value a list, each item is a text of its own. Else there is one
-    text, see `render`.
+    If the whole template is one expression, maybe with line breaks behind it, and its value a list, each item is a text
+    of its own. Else there is one text, see `render`.
     """
     step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
     template = Template(source, field, "_each")
     texts = [template.render(record, name) for name, record in records]
-    return [tuple(json.loads(text)) if template.is_json else (text,) for text in texts]
+    if not template.is_json:
+        return [(text,) for text in texts]
+    return [tuple(item + blanks for item in items) for items, blanks in map(_parsed, texts)]
 
 
 def render_value(source: str, field: str, records: Sequence[Named]) -> list[str | list[Any]]:
     """Fill a template whose value may be a list, such as messages.
 
-    If the whole template is one expression and its value a list, the list is returned, of JSON values. Else there is a
-    text, see `render`.
+    If the whole template is one expression, maybe with line breaks behind it, and its value a list, the list is
+    returned, of JSON values. Else there is a text, see `render`.
     """
     step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
     template = Template(source, field, "_value")
     texts = [template.render(record, name) for name, record in records]
-    return [json.loads(text) if template.is_json else text for text in texts]
+    if not template.is_json:
+        return list(texts)
+    return [value + blanks if isinstance(value, str) else value for value, blanks in map(_parsed, texts)]
+
+
+def _parsed(text: str) -> tuple[Any, str]:
+    """Return a value that is written as JSON, and the blanks behind it."""
+    return json.loads(text), text[len(text.rstrip()) :]
 
 
 def cpu_s_of(records: int) -> float:
@@ -182,10 +191,15 @@ def _filter_expression_(tree: nodes.Template, name: str) -> bool:
     Returns whether the template is one; others stay unchanged.
     """
     match tree.body:
-        case [nodes.Output(nodes=[expression]) as output] if not isinstance(expression, nodes.TemplateData):
-            output.nodes = [_filtered(expression, name)]
-            return True
+        case [nodes.Output(nodes=[expression, *rest]) as output] if all(map(_is_blank, rest)):
+            if not isinstance(expression, nodes.TemplateData):
+                output.nodes = [_filtered(expression, name), *rest]
+                return True
     return False
+
+
+def _is_blank(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.TemplateData) and node.data.isspace()
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data import templates
-from ranksieve.workers.data.templates import Template, render_each
+from ranksieve.workers.data.templates import Template, render_each, render_value
 
 RECORD: dict[str, Any] = {
     "text": "A good film.\n",
@@ -60,12 +60,31 @@ def test_renders(source: str, expected: str) -> None:
         ("{{ text ~ n }}", ("A good film.\n3",)),
         ("[{{ n }}]", ("[3]",)),
         ("{{ n }}{{ n }}", ("33",)),
+        ("{{ n }}\n", ("3\n",)),
+        ("{{ options }}\n", ("yes\n", "no\n")),
+        ("{{ options }}.", ("['yes', 'no'].",)),
         ("{% if flag %}{{ options }}{% endif %}", ("['yes', 'no']",)),
         ("yes", ("yes",)),
     ],
 )
 def test_a_list_renders_to_its_items(source: str, expected: tuple[str, ...]) -> None:
     assert render_each(source, "task.answer", [("r", RECORD)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ options }}", ["yes", "no"]),
+        ("{{ options }}\n\n", ["yes", "no"]),
+        ("{{ [{'n': n, 'none': none}] }}", [{"n": 3, "none": None}]),
+        ("{{ n }}", "3"),
+        ("{{ text }}\n ", "A good film.\n\n "),
+        ("Options: {{ options }}", "Options: ['yes', 'no']"),
+        ("", ""),
+    ],
+)
+def test_a_list_may_be_the_value(source: str, expected: Any) -> None:
+    assert render_value(source, "task.prompt", [("r", RECORD)]) == [expected]
 
 
 @pytest.mark.parametrize(
