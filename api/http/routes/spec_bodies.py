@@ -1,7 +1,8 @@
-"""Job files as bodies: JSON, or YAML as the command line reads it, whose errors have lines.
+"""Job files as bodies: JSON, or YAML as the command line reads it.
 
-YAML is parsed in Python, a hundred times slower than JSON, so that less of it is taken. Its places are found only once
-there is an error, by parsing it again: a check may wait for minutes, and they need more memory than the text.
+Errors of YAML have lines. It is parsed in Python, a hundred times slower than JSON, so that less of it is taken. Its
+places are found only once there is an error, by parsing it again: a check may wait for minutes, and they need more memory
+than the text.
 """
 
 from collections.abc import Callable, Coroutine
@@ -66,7 +67,10 @@ class _YamlRequest(Request):
 
 
 async def _parsed(request: Request) -> SpecText:
-    """Parse a body in one of its owner's places for checks, so that bodies of others need not wait for it."""
+    """Parse a body in one of its owner's places for checks.
+
+    So bodies of others need not wait for it.
+    """
     places: Places = request.app.state.places
     return await places.run(request, request.state.principal.owner, lambda _: _parse(request.state.yaml))
 

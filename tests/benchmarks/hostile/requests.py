@@ -129,6 +129,18 @@ def _types(draw: Draw) -> Input:
     return draw.post(draw.written({}), {"Content-Type": draw.rng.choice(kinds)})
 
 
+def _yaml(draw: Draw) -> Input:
+    most = 64 * 1024
+    bodies = [
+        b"- a: 1\n" * (most // 7), b"[" * 1000, b"? " * 1000, b"a: &a [x]\nb: " + b"*a, " * 1000, b"a: &a\n  b: *a",
+        b"<<: {a: 1}", b"!!python/object/apply:os.system [id]", b"!!binary " + b"A" * most, b"at: 2001-99-99",
+        b"seed: " + b"9" * (most - 6), b"a: 1\na: 2", b"x" * (most + 1), b"\xff\xfe", b"--- 1\n--- 2",
+        b"%YAML 9.9\n---\na: 1", b"name: \"" + b"\\u00e9" * (most // 8), b"task: |\n" + b"  x\n" * 9000,
+        b"".join(b"k%d: {a: [1, 2]}\n" % n for n in range(3000)), draw.written({}) + b"}",
+    ]  # fmt: skip
+    return draw.post(draw.rng.choice(bodies), {"Content-Type": "application/yaml"})
+
+
 def _slow_body(draw: Draw) -> Input:
     whole = draw.request("POST", "/v1/jobs", draw.written({}))
     head, _, body = whole.partition(b"\r\n\r\n")
@@ -138,7 +150,7 @@ def _slow_body(draw: Draw) -> Input:
 
 
 BODIES: tuple[Make, ...] = (
-    _broken_json, _without_key, _long, _lengths, _chunks, _types, _broken_json, _without_key, _slow_body,
+    _broken_json, _without_key, _long, _lengths, _chunks, _types, _yaml, _broken_json, _without_key, _yaml, _slow_body,
 )  # fmt: skip
 
 
