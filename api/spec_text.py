@@ -1,4 +1,7 @@
-"""Text of a job file, YAML or JSON, as REST and the command line read it: its value, and the places of its fields."""
+"""Text of a job file, YAML or JSON: its value, and the places of its fields.
+
+REST and the command line read it alike.
+"""
 
 from typing import Any, NamedTuple
 

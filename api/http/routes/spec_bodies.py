@@ -1,8 +1,8 @@
 """Job files as bodies: JSON, or YAML as the command line reads it.
 
 Errors of YAML have lines. It is parsed in Python, a hundred times slower than JSON, so that less of it is taken. Its
-places are found only once there is an error, by parsing it again: a check may wait for minutes, and they need more memory
-than the text.
+places are found only once there is an error, by parsing it again: a check may wait for minutes, and they need more
+memory than the text.
 """
 
 from collections.abc import Callable, Coroutine
