@@ -31,7 +31,7 @@ contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/installed-dev $(VENV)/postgres $(VENV)/chromium
-	$(BIN)/pytest $(if $(CAMPAIGN),--hypothesis-profile=campaign,-m "not campaign") --numprocesses=3 --dist=worksteal --durations=15 $(ARGS)
+	$(BIN)/pytest $(if $(CAMPAIGN),--hypothesis-profile=campaign,-m "not campaign") --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
 
 # Apart from `make test`: counting lines takes half as long again.
 coverage: override ARGS += --ignore=tests/e2e --cov --cov-report=term --cov-fail-under=90
