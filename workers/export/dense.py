@@ -5,7 +5,6 @@ Any tool loads that. Ranks stay as they are, at the size of dense matrices; remo
 Legend: O output width, D input width, E experts.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.cache.manifest import flush_files
+from ranksieve.workers.export.copies import copied, refuse_quantized, require_new
 from ranksieve.workers.export.reader import OWN_TYPE, load_folder, read_values
 from ranksieve.workers.model.layers import LowRankLinear
 
@@ -42,28 +41,21 @@ def multiply_out(folder: Path, output: Path) -> None:
         output: New folder; it appears whole or not at all.
 
     Raises:
-        InputError: The folder is no export, or its output exists.
+        InputError: The folder is no export or quantized, or its output exists.
     """
-    if output.exists():
-        raise InputError("output", f"{output} exists already; give a folder to be made")
+    require_new(output)
     model = load_folder(folder)
     recipe = getattr(model.config, "ranksieve", None)
     if recipe is None:
         raise InputError("model_dir", f"{folder} is no export of ranksieve; it is dense already")
+    refuse_quantized(folder)
     stock = _stock(folder, recipe["base_class"])
     stock.load_state_dict(_weights(model, stock, recipe), assign=True)
     stock.tie_weights()
     stock.generation_config = model.generation_config
-    scratch = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns(*OWN_FILES))
+    with copied(folder, output, *OWN_FILES) as scratch:
         stock.save_pretrained(scratch)
         _describe(scratch / "README.md")
-        flush_files(scratch)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _stock(folder: Path, base_class: str) -> PreTrainedModel:

@@ -5,7 +5,6 @@ back into the model's type when it loads the folder. So the copy saves disk and 
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.cache.manifest import flush_files
-from ranksieve.workers.export.reader import load_folder, read_values
+from ranksieve.workers.export.copies import copied, refuse_quantized, require_new
+from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.machine.extras import require_extra
 from ranksieve.workers.model.checks import WEIGHT_FILES
 from ranksieve.workers.model.loading import weight_bytes
@@ -62,23 +61,13 @@ def quantize(folder: Path, output: Path, bits: int) -> None:
     require_extra("quantize", ["compressed_tensors"])
     if bits not in (4, 8):
         raise InputError("bits", f"expected 4 or 8, got {bits}")
-    if output.exists():
-        raise InputError("output", f"{output} exists already; give a folder to be made")
+    require_new(output)
     model = load_folder(folder)
-    values = read_values(folder / "config.json")
-    if "ranksieve" not in values:
+    if getattr(model.config, "ranksieve", None) is None:
         raise InputError("model_dir", f"{folder} is no export of ranksieve")
-    if "quantization_config" in values:
-        raise InputError("model_dir", f"{folder} is quantized already; give the export that it was made from")
-    scratch = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns("*.safetensors*"))
+    refuse_quantized(folder)
+    with copied(folder, output, "*.safetensors*") as scratch:
         _write(model, folder, scratch, bits)
-        flush_files(scratch)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(model: PreTrainedModel, folder: Path, output: Path, bits: int) -> None:

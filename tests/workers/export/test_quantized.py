@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from ranksieve.search.errors import InfrastructureError, InputError
+from ranksieve.workers.export.dense import multiply_out
 from ranksieve.workers.export.quantized import quantize
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import ExportPlan, export
@@ -88,6 +89,8 @@ def test_what_cannot_be_rounded_is_refused_before_anything_is_written(
     quantize(folder, tmp_path / "copy", 8)
     with pytest.raises(InputError, match="is quantized already"):
         quantize(tmp_path / "copy", tmp_path / "second", 4)
+    with pytest.raises(InputError, match="is quantized already"):
+        multiply_out(tmp_path / "copy", tmp_path / "second")
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InfrastructureError, match=r"pip install 'ranksieve\[quantize\]'"):
         quantize(folder, tmp_path / "third", 4)

@@ -66,7 +66,7 @@ def test_onnx_runtime_answers_alike(folder: Path, tmp_path: Path) -> None:
 
 @torch.inference_mode()
 def test_linear_maps_of_8_bits_answer_nearly_alike(folder: Path) -> None:
-    """Of 4 bits, bitsandbytes' kernels for processors take ranks in multiples of 64 only."""
+    """Not with 4 bits: on processors bitsandbytes needs ranks in multiples of 64."""
     before = loaded(folder)(IDS_BL).logits.float()
     after = loaded(folder, quantization_config=BitsAndBytesConfig(load_in_8bit=True))(IDS_BL).logits.float()
     assert 0 < (after - before).norm() / before.norm() < 0.1
