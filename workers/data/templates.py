@@ -62,12 +62,10 @@ def render_each(source: str, field: str, records: Sequence[Named]) -> list[tuple
     If the whole template is one expression, maybe with line breaks behind it, and its value a list, each item is a text
     of its own. Else there is one text, see `render`.
     """
-    step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
-    template = Template(source, field, "_each")
-    texts = [template.render(record, name) for name, record in records]
-    if not template.is_json:
-        return [(text,) for text in texts]
-    return [tuple(item + blanks for item in items) for items, blanks in map(_parsed, texts)]
+    return [
+        tuple(item + blanks for item in value) if isinstance(value, list) else (value + blanks,)
+        for value, blanks in _values(source, field, records, "_each")
+    ]
 
 
 def render_value(source: str, field: str, records: Sequence[Named]) -> list[str | list[Any]]:
@@ -76,17 +74,20 @@ def render_value(source: str, field: str, records: Sequence[Named]) -> list[str 
     If the whole template is one expression, maybe with line breaks behind it, and its value a list, the list is
     returned, of JSON values. Else there is a text, see `render`.
     """
+    return [
+        value if isinstance(value, list) else value + blanks
+        for value, blanks in _values(source, field, records, "_value")
+    ]
+
+
+def _values(source: str, field: str, records: Sequence[Named], json_filter: str) -> list[tuple[Any, str]]:
+    """Return texts, or values of a template of one expression, each with blanks behind."""
     step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
-    template = Template(source, field, "_value")
+    template = Template(source, field, json_filter)
     texts = [template.render(record, name) for name, record in records]
     if not template.is_json:
-        return list(texts)
-    return [value + blanks if isinstance(value, str) else value for value, blanks in map(_parsed, texts)]
-
-
-def _parsed(text: str) -> tuple[Any, str]:
-    """Return a value that is written as JSON, and the blanks behind it."""
-    return json.loads(text), text[len(text.rstrip()) :]
+        return [(text, "") for text in texts]
+    return [(json.loads(text), text[len(text.rstrip()) :]) for text in texts]
 
 
 def cpu_s_of(records: int) -> float:
