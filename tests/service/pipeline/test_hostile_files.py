@@ -136,15 +136,14 @@ def test_no_answer_tells_of_another_owners_job(rest: TestClient, tiny_job: Docum
                     response = rest.get(path, headers=bob | {"Accept": accept})
                     assert response.status_code == 404
                     yield f"{path}: {response.text}".replace(job_id, "…").replace(hook_id, "…")
-        folder = f"jobs/{job_id}/artifacts/model"
-        file = f"{folder}/ranksieve.json"
-        for named in (file, f"../data/{file}", f"{tmp_path}/data/{file}", f"{tmp_path}/data/{folder}"):
-            for field, changes in NAMING.items():
-                job = json.loads(json.dumps(tiny_job))
-                (job["task"]["data"] if field.startswith("task") else job).update(changes(named))
-                response = rest.post("/v1/jobs", params={"dry_run": True}, json=job, headers=bob)
-                assert response.status_code == 422
-                yield response.text.replace(job_id, "…")
+        for path in (f"jobs/{job_id}/artifacts/model", f"jobs/{job_id}/artifacts/model/ranksieve.json"):
+            for named in (path, f"../data/{path}", f"{tmp_path}/data/{path}"):
+                for field, changes in NAMING.items():
+                    job = json.loads(json.dumps(tiny_job))
+                    (job["task"]["data"] if field.startswith("task") else job).update(changes(named))
+                    response = rest.post("/v1/jobs", params={"dry_run": True}, json=job, headers=bob)
+                    assert response.status_code == 422
+                    yield response.text.replace(job_id, "…")
 
     assert list(answers(there, hook)) == list(answers(gone, no_hook))
     assert {path: rest.get(path, headers=bob).text for path in lists} == lists
