@@ -43,7 +43,7 @@ class SpecText:
         text: One YAML document; JSON is YAML.
 
     Raises:
-        MalformedError: It is none, has aliases or merge keys, or is nested too deeply.
+        MalformedError: The text is not YAML, has aliases or merge keys, or is nested too deeply.
     """
 
     def __init__(self, text: str) -> None:

@@ -1,6 +1,6 @@
 """`ranksieve demo`: a real model, a real task, the real service, in minutes.
 
-SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within two points of it, tuned.
+SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within two points of the tuned one.
 """
 
 from functools import partial

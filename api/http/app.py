@@ -18,6 +18,8 @@ from ranksieve.api.http.hosts import OwnPages, trusted_names
 from ranksieve.api.http.openapi import documented
 from ranksieve.api.http.places import Places
 from ranksieve.api.http.request_id import Requests
+from ranksieve.api.http.requests.json_bodies import PARSERS
+from ranksieve.api.http.requests.strict_requests import refuse_ignored
 from ranksieve.api.http.routes import (
     artifacts,
     capabilities,
@@ -33,8 +35,6 @@ from ranksieve.api.http.routes import (
     tasks,
     webhooks,
 )
-from ranksieve.api.http.routes.json_bodies import PARSERS
-from ranksieve.api.http.routes.strict_requests import refuse_ignored
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
 from ranksieve.api.http.throttle import OpenRequests, Throttle, connections_of_one
 from ranksieve.service.application import Application

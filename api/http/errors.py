@@ -208,9 +208,8 @@ def _body_fields(request: Request, records: Sequence[Mapping[str, Any]]) -> list
         if record["type"] == "json_invalid":
             detail = f"not valid JSON: {record['ctx']['error']} at character {record['loc'][0]}"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
-        if not record["loc"] and isinstance(
-            record.get("input"), bytes
-        ):  # FastAPI parses only bodies with a JSON Content-Type
+        # FastAPI parses only bodies with a JSON Content-Type
+        if not record["loc"] and isinstance(record.get("input"), bytes):
             sent = request.headers.get("Content-Type") or "no Content-Type"
             detail = f"expected a JSON body, got {sent}; send `Content-Type: application/json`"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]

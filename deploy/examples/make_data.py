@@ -129,7 +129,7 @@ def distinct(make: Callable[[Random], Record], count: int) -> list[Record]:
 
 
 def make_data(folder: Path, count: int = RECORDS) -> None:
-    """Write the files of all jobs into a folder, with so many records for each."""
+    """Write the data files of all jobs into a folder, `count` records for each job."""
     folder.mkdir(exist_ok=True)
     for name, make in {
         "reviews": review,

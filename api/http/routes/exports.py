@@ -5,8 +5,8 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from ranksieve.api.http.errors import responses
+from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Reader, Submitter
-from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.schemas.jobs import ExportBody, ExportList, ExportRequest
 
 router = APIRouter(

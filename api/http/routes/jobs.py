@@ -13,9 +13,9 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConst
 from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
+from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
 from ranksieve.api.http.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
-from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
 from ranksieve.service.job.changes import JobChanges

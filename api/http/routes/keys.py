@@ -6,8 +6,8 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from ranksieve.api.http.errors import responses
+from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Admin
-from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.routes.links import KEY_LINKS
 from ranksieve.api.http.schemas.keys import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
 

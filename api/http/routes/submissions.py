@@ -13,10 +13,10 @@ from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
+from ranksieve.api.http.requests.spec_bodies import YAML, SpecRoute
 from ranksieve.api.http.routes.caller import Submitter
 from ranksieve.api.http.routes.jobs import check_priority
 from ranksieve.api.http.routes.links import JOB_LINKS
-from ranksieve.api.http.routes.spec_bodies import YAML, SpecRoute
 from ranksieve.api.http.schemas.estimate import EstimateBody
 from ranksieve.api.http.schemas.jobs import JobBody
 from ranksieve.service.spec import JobSpec

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
+from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Reader, Submitter
-from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.routes.links import WEBHOOK_LINKS
 from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.keys import Rotation

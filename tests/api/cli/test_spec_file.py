@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from documents import JOB_TEXT
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.api.spec_errors import SpecError
@@ -18,18 +19,9 @@ task: {kind: lm, answer: a, data: {source: {path: a.jsonl}}}
 def test_yaml_and_json_are_the_same(tmp_path, spec):
     (tmp_path / "job.json").write_text(json.dumps(spec))
     (tmp_path / "job.yaml").write_text(
-        """
-name: snippets
-model: {path: /models/tiny}
-task:
-  kind: choice
-  prompt: "Review: {{ text }}\\nSentiment:"
-  answer: "{{ label }}"
-  choices: [negative, positive]
-  data:
-    source: {path: /data/reviews.jsonl}
-    sizes: {calibration: 256, search: 256, confirm: 512, test: 1000}
-resources: {actors: 2, gpus_per_actor: 0}
+        f"""{JOB_TEXT}\
+    sizes: {{calibration: 256, search: 256, confirm: 512, test: 1000}}
+resources: {{actors: 2, gpus_per_actor: 0}}
 """
     )
 

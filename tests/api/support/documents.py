@@ -190,3 +190,17 @@ def changed(spec: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[st
     else:
         inner[key] = value
     return document
+
+
+JOB_TEXT = """\
+name: snippets
+model: {path: /models/tiny}
+task:
+  kind: choice
+  prompt: "Review: {{ text }}\\nSentiment:"
+  answer: "{{ label }}"
+  choices: [negative, positive]
+  data:
+    source: {path: /data/reviews.jsonl}
+"""
+"""A job file as its user writes it."""

@@ -167,7 +167,7 @@ def serving() -> Iterator[Hub]:
 
 @contextmanager
 def looking_elsewhere(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[Callable[[int], None]]:
-    """Lets the library look for its hub at a port of this machine, with an empty cache and nobody's token."""
+    """Lets the library look for its hub at a port of this machine, with an empty cache and no token."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         patch.delenv(name, raising=False)
     for name, path in (("HF_TOKEN_PATH", folder / "token"), ("HF_HUB_CACHE", folder / "hub")):

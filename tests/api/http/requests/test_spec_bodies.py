@@ -4,26 +4,16 @@ import json
 import threading
 
 import pytest
+from documents import JOB_TEXT as TEXT
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
-from ranksieve.api.http.routes.spec_bodies import MOST_YAML_BYTES
+from ranksieve.api.http.requests.spec_bodies import MOST_YAML_BYTES
 from ranksieve.api.spec_text import MalformedError
 from ranksieve.search.errors import InputError
 from ranksieve.service.server.settings import Settings
 
 YAML = {"Content-Type": "application/yaml; charset=utf-8"}
-TEXT = """\
-name: snippets
-model: {path: /models/tiny}
-task:
-  kind: choice
-  prompt: "Review: {{ text }}\\nSentiment:"
-  answer: "{{ label }}"
-  choices: [negative, positive]
-  data:
-    source: {path: /data/reviews.jsonl}
-"""
 
 
 def refused(http, text, **params):
@@ -135,7 +125,7 @@ def test_other_bodies_are_told_what_to_send(shared):
 
 
 def test_nothing_is_parsed_without_a_key(build, tmp_path, monkeypatch):
-    monkeypatch.setattr("ranksieve.api.http.routes.spec_bodies.SpecText", lambda text: pytest.fail(text))
+    monkeypatch.setattr("ranksieve.api.http.requests.spec_bodies.SpecText", lambda text: pytest.fail(text))
     app = create_app(build(Settings(data_dir=tmp_path / "data", api_key="open sesame")))
 
     with TestClient(app, base_url="http://127.0.0.1") as http:
@@ -150,7 +140,7 @@ def test_others_are_answered_while_yaml_is_parsed(http, spec, monkeypatch):
         assert go.wait(20)
         raise MalformedError("at last")
 
-    monkeypatch.setattr("ranksieve.api.http.routes.spec_bodies.SpecText", slow)
+    monkeypatch.setattr("ranksieve.api.http.requests.spec_bodies.SpecText", slow)
     answers = []
     sender = threading.Thread(
         target=lambda: answers.append(http.post("/v1/jobs", content=TEXT, headers=YAML))
@@ -165,7 +155,7 @@ def test_others_are_answered_while_yaml_is_parsed(http, spec, monkeypatch):
 
 
 def test_more_yaml_of_one_owner_than_may_wait_is_refused(http, monkeypatch):
-    monkeypatch.setattr("ranksieve.api.http.places.OWNER_WAITING", -2)  # as if so many waited already
+    monkeypatch.setattr("ranksieve.api.http.places.OWNER_WAITING", -2)  # as if the owner's queue were full
 
     answer = http.post("/v1/jobs", content=TEXT, headers=YAML)
 

@@ -42,9 +42,8 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(self.readable(request))
             except HTTPException as error:
-                if isinstance(
-                    error.__cause__, RanksieveError
-                ):  # FastAPI calls every error of `json` unreadable
+                # FastAPI calls every error of `json` unreadable
+                if isinstance(error.__cause__, RanksieveError):
                     raise error.__cause__ from None
                 raise
 

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.types import Scope
 
 from ranksieve.api.http.places import Places
-from ranksieve.api.http.routes.json_bodies import JsonRoute
+from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.spec_text import MalformedError, SpecText
 from ranksieve.search.errors import InputError
 

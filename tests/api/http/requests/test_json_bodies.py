@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ranksieve.api.http.routes.json_bodies import MOST_KEYS, MOST_VALUES
+from ranksieve.api.http.requests.json_bodies import MOST_KEYS, MOST_VALUES
 from ranksieve.api.spec_errors import MOST_TOLD
 
 JSON = {"Content-Type": "application/json"}

@@ -1,0 +1,1 @@
+"""Reading of requests: bodies in JSON or YAML, and what is refused unread."""
