@@ -81,7 +81,7 @@ def render_value(source: str, field: str, records: Sequence[Named]) -> list[str 
 
 
 def _values(source: str, field: str, records: Sequence[Named], json_filter: str) -> list[tuple[Any, str]]:
-    """Return texts, or values of a template of one expression, each with blanks behind."""
+    """Return texts, or values of one expression, each with the blanks behind it."""
     step(field, f"rendering it with {len(records):,} records", cpu_s_of(len(records)))
     template = Template(source, field, json_filter)
     texts = [template.render(record, name) for name, record in records]
