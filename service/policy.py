@@ -9,7 +9,6 @@ from typing import Any
 
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.service.spec import EffortName, JobSpec, MaxDrop, TargetParams
-from ranksieve.workers.factors.decomposition import Method
 
 EVALUATION_TIMEOUT_S = 1800.0
 """Time after which an actor that has not answered is replaced."""
@@ -52,10 +51,9 @@ FRONT: dict[str, Any] = {"smallest": 0.2, "largest": 0.8, "sizes": 13, "finalist
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Method and settings by which a job runs.
+    """Settings by which a job runs.
 
     Attributes:
-        method: Projection of the matrices. Methods other than `task` are for comparisons.
         rank_step: Ranks are multiples of it, which suits matrix kernels.
         gram_examples: Most calibration records for the second moments.
         midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
@@ -70,7 +68,6 @@ class Policy:
         search: Settings of the genetic search.
     """
 
-    method: Method = "task"
     rank_step: int = 16
     gram_examples: int = 512
     midway_share: float | None = None
@@ -120,11 +117,8 @@ def midway_share(spec: JobSpec) -> float | None:
 
     None: they are gathered in the dense model.
     """
-    policy = policy_of(spec)
-    if policy.method != "task":
-        return None
     usual = MIDWAY_SHARE if tuned_depth(spec) in (None, 1.0) else MIDWAY_SHARE_CUT
-    share = policy.midway_share or _wanted_share(spec) or usual
+    share = policy_of(spec).midway_share or _wanted_share(spec) or usual
     return share if share < 1 else None
 
 
@@ -134,8 +128,8 @@ def tuned_depth(spec: JobSpec) -> float | None:
     For written answers all of them stay. None: the model is not tuned, because the job does not train, because its task
     is whole texts, or because it has choices and names matrices or wants most of the blocks.
     """
-    policy, search = policy_of(spec), spec.search
-    if not policy.train_epochs or policy.method != "task" or spec.task.kind == "lm":
+    search = spec.search
+    if not policy_of(spec).train_epochs or spec.task.kind == "lm":
         return None
     if spec.task.kind == "generate":
         return 1.0

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from ranksieve.search.space.space import Genome
 
-KNOWN = ("metric_name", "method", "train_epochs", "data", "model", "dense", "reference")
+KNOWN = ("metric_name", "train_epochs", "data", "model", "dense", "reference")
 """Fields of a job's result that hold for all its candidates."""
 
 TABLE = "latency_table"

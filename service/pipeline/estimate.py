@@ -28,7 +28,6 @@ from ranksieve.workers.cost.shapes import (
     JobSize,
     Load,
     ModelSize,
-    gram_passes,
     load_of,
     pass_load,
     size_of,
@@ -37,6 +36,7 @@ from ranksieve.workers.cost.shapes import (
 from ranksieve.workers.cost.speed import Rates, dtype_name, rates_for
 from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 from ranksieve.workers.factors.midway import examples_of_the_way
+from ranksieve.workers.factors.passes import passes
 from ranksieve.workers.model.checks import holds_weights
 from ranksieve.workers.model.sources import head_folder, load_config
 from ranksieve.workers.preflight import Checked
@@ -87,7 +87,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
     Args:
         model: The dense model, from its configuration. The model of the spec is ignored.
-        spec: Split sizes, method, search and resources.
+        spec: Split sizes, search and resources.
         length: Tokens of an example.
         rates: Rates of the device, e.g. from a data sheet.
 
@@ -133,7 +133,6 @@ def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: boo
         dtype=dtype,
         device=resources.device,
         gguf=gguf,
-        method=policy_of(spec).method,
         gram_bytes=resources.gram_bytes,
         midway_share=midway_share(spec),
         loads=loads,
@@ -186,7 +185,7 @@ def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> d
             "flops_per_second": rates.flops[job.dtype],
             "memory_bytes": round(rates.capacity_bytes),
         },
-        "gram_passes": len(gram_passes(model, job.method, job.gram_bytes)),
+        "gram_passes": len(passes(model.matrices, job.gram_bytes)),
         "evaluations_at_most": policy_of(spec).search.max_evaluations,
         "phases": [asdict(phase) for phase in phases],
         "total": total,

@@ -187,7 +187,6 @@ def preparation_plan(
     return PreparationPlan(
         model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
         task=checked.task,
-        method=policy_of(spec).method,
         gram_examples=gram_examples(spec),
         midway_share=midway_share(spec),
         training=Training(

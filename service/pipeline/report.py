@@ -50,7 +50,6 @@ def summary(
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
         **latency.predicted(plan.latency, space.matrices, space.ranks(winner.genome), _wanted(plan)),
-        "method": policy_of(spec).method,
         "train_epochs": policy_of(spec).train_epochs,
         "confidence": winner.confidence,
         "promise_held": winner.held,

@@ -120,7 +120,7 @@ def _choices() -> Mapping[str, tuple[str, ...]]:
 
 
 def _separate(model: RealModel, plain: PreTrainedModel, examples: Sequence[Example]) -> list[Part]:
-    with Calibrator(plain, model.prepared.matrices, "task") as calibrator:
+    with Calibrator(plain, model.prepared.matrices) as calibrator:
         for _ in calibrator.run(model.task.kind, examples, BATCH_TOKENS, 0):
             pass
     return [_part([matrix], plain, *calibrator.grams.of(matrix.name)) for matrix in model.prepared.matrices]
@@ -133,7 +133,7 @@ def _part(
     backward_KK: torch.Tensor | None,
 ) -> Part:
     stacked_OD = torch.cat([weight_OD(plain.get_submodule(matrix.name)) for matrix in matrices])  # type: ignore[arg-type]
-    made = factor(stacked_OD, "task", min(stacked_OD.shape), forward_KK, backward_KK)
+    made = factor(stacked_OD, min(stacked_OD.shape), forward_KK, backward_KK)
     return Part(
         factors=Factors(left_RO=made.left_RO.float(), right_RD=made.right_RD.float(), energy_K=made.energy_K),
         members={matrix.name: matrix.out_features for matrix in matrices},

@@ -146,7 +146,6 @@ def main() -> None:
     started = time.perf_counter()
     model = load(
         arguments.data_dir,
-        method="task",
         midway_share=MIDWAY_SHARE,
         gram_examples=len(examples),
         seed=arguments.seed,

@@ -64,7 +64,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = task_parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
+    options.add_argument("--methods", nargs="+", default=["task", "output", "weight"])
     options.add_argument(
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
     )

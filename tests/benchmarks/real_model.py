@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 import torch
+from baselines.projections import Projection, projecting
 from tuning import PLAIN, tune
 
 from ranksieve.api.cli.demo import demo_spec
@@ -21,7 +22,6 @@ from ranksieve.service.policy import policy_of
 from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, with_factors
 from ranksieve.workers.model.loading import load_prepared
@@ -74,13 +74,14 @@ class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `dtype`, `seed`: as in a job file. `method`, `gram_examples` (None: the default), `midway_share`,
-    `kl_weight`, `train_epochs`: as in a `Policy`. `calibration`: records of that split (None: the job's own).
+    data. `dtype`, `seed`: as in a job file. `method`: see `baselines.projections`; for `load` alone. `gram_examples`
+    (None: the default), `midway_share`, `kl_weight`, `train_epochs`: as in a `Policy`. `calibration`: records of that
+    split (None: the job's own).
     """
 
     spec: JobSpec | None
     roots: Sequence[Path]
-    method: Method
+    method: Projection
     gram_examples: int | None
     calibration: int | None
     midway_share: float | None
@@ -93,7 +94,12 @@ class Variant(TypedDict, total=False):
 def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> RealModel:
     """Fetches, calibrates and factors what the data directory lacks, then loads it, with so many torch threads."""
     plan, spec = preparation_plan(data_dir, **variant)
-    return load_plan(replace(plan, threads=threads, device="cpu"), spec)
+    plan = replace(plan, threads=threads, device="cpu")
+    method = variant.get("method", "task")
+    if method != "task":  # a cache of their own, since keys know one projection
+        plan = replace(plan, midway_share=None, cache_dir=plan.cache_dir / method)
+    with projecting(method):
+        return load_plan(plan, spec)
 
 
 def load_plan(plan: PreparationPlan, spec: JobSpec) -> RealModel:
@@ -143,7 +149,6 @@ def _changed(spec: JobSpec, variant: Variant) -> JobSpec:
     if calibration := variant.get("calibration"):
         document["task"]["data"]["sizes"]["calibration"] = calibration
     policy = {
-        "method": variant.get("method", "task"),
         "midway_share": variant.get("midway_share"),
         "kl_weight": variant.get("kl_weight", PLAIN.kl_weight),
         "gram_examples": variant.get("gram_examples") or PLAIN.gram_examples,

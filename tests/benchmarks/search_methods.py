@@ -10,6 +10,7 @@ from baselines.batches import BatchSearch, Stage, Strategy
 from baselines.bisection import bisection
 from baselines.evopress import evopress, evopress_stages
 from baselines.paper_ga import PaperSettings, paper_ga
+from baselines.projections import Projection
 from baselines.random_search import random_search
 from baselines.sizes import Family
 
@@ -21,7 +22,6 @@ from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import cheapest, uniform
-from ranksieve.workers.factors.decomposition import Method
 
 FOREVER = 10**9
 """For limits that the budget of tokens stands in for."""
@@ -128,7 +128,7 @@ UNIFORM = ("uniform", "random", "evopress", "paper", "paper-output")
 NAMES = ("ranksieve", *STRATEGIES)
 
 
-def projection_of(name: str) -> Method:
+def projection_of(name: str) -> Projection:
     """Which factors a method works with: `paper-output` with those of the paper's objective."""
     return "output" if name.endswith("-output") else "task"
 

@@ -30,6 +30,7 @@ from statistics import mean
 from typing import Any
 
 from baselines.paper_ga import PaperSettings
+from baselines.projections import Projection
 from in_process import InProcess
 from real_model import load, task_parser
 from search_methods import (
@@ -56,7 +57,6 @@ from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.types.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -141,7 +141,7 @@ def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in KEY)
 
 
-def _model_of(key: Sequence[Any]) -> tuple[Method, int]:
+def _model_of(key: Sequence[Any]) -> tuple[Projection, int]:
     """Method and seed that a row's factors are made for."""
     return projection_of(key[0]), key[3]
 
@@ -239,7 +239,7 @@ def _budget(arguments: Namespace, method: str) -> int:
     return int(dict(arguments.budget_of).get(method, arguments.budget))
 
 
-def _arena(arguments: Namespace, projection: Method, seed: int) -> Arena:
+def _arena(arguments: Namespace, projection: Projection, seed: int) -> Arena:
     if arguments.synthetic:
         problem = make(seed, arguments.layers)
         task, space, energies, scorer = problem.task, problem.space, problem.energies, problem.scorer

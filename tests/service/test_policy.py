@@ -95,7 +95,6 @@ def test_what_the_job_file_says_of_the_search_counts(document: Document) -> None
         ({}, {"kind": "target_params", "share": 1.0}, None),
         ({"midway_share": 0.4}, {"kind": "target_params", "share": 0.5}, 0.4),
         ({"midway_share": 1.0}, {"kind": "max_drop"}, None),
-        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, None),
     ],
 )
 def test_what_the_second_moments_are_gathered_on_the_way_to(

@@ -192,7 +192,7 @@ def make_switchable() -> Callable[..., tuple[SwitchableModel, tuple[MatrixShape,
         pairs = {}
         for matrix in matrices:
             weight: Any = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
-            factors = factor(weight, "weight", min(weight.shape))
+            factors = factor(weight, min(weight.shape), None, None)
             pairs[matrix.name] = (factors.left_RO.float(), factors.right_RD.float())
         return SwitchableModel(model, matrices, pairs), matrices
 
@@ -271,7 +271,6 @@ def preparation_plan(
     return PreparationPlan(
         model=ModelSource(kind="path", location=str(llama_folder), dtype="float32"),
         task=make_task("choice"),
-        method="task",
         seed=0,
         batch_tokens=64,
         threads=1,
@@ -355,7 +354,6 @@ def provenance() -> dict[str, Any]:
         "seed": 2,
         "summary": {
             "metric_name": "accuracy",
-            "method": "task",
             "train_epochs": 0,
             "reference": {"tuned": False, "blocks": None},
             "model": {"digest": "d1", "dtype": "float32"},
@@ -406,7 +404,6 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             dtype="float32",
             device="cpu",
             gguf=False,
-            method="task",
             gram_bytes=2**30,
             midway_share=None,
             loads=loads,

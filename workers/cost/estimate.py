@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ranksieve.workers.cost import memory, preparation_memory
 from ranksieve.workers.cost.footprint import Footprint, factor_bytes, weight_bytes
 from ranksieve.workers.cost.latency_measurement import ROUNDS, VERSIONS
-from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes, shards_of
+from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, shards_of
 from ranksieve.workers.cost.speed import Rates
-from ranksieve.workers.factors.passes import gram_width
+from ranksieve.workers.factors.passes import gram_width, passes
 
 WITHIN = 2
 """Factor within which a phase's time is expected, up or down."""
@@ -96,7 +96,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         factored: int = 0,
         disk: int = 0,
     ) -> PhaseEstimate:
-        factoring = factored * FACTORING_FLOPS * sum(gram_width(m, job.method) ** 3 for m in model.matrices)
+        factoring = factored * FACTORING_FLOPS * sum(gram_width(m) ** 3 for m in model.matrices)
         seconds = other_s + factoring / rates.decomposition_flops / job.devices
         seconds += sum(
             one.cost * _forward_seconds(model, job, rates, one.load) / one.devices for one in readings
@@ -173,7 +173,7 @@ def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
     and training are done by one worker.
     """
     rounds = [job.loads["calibration"], *([job.loads["way"]] if job.midway_share is not None else [])]
-    groups = len(gram_passes(model, job.method, job.gram_bytes))
+    groups = len(passes(model.matrices, job.gram_bytes))
     tuning = []
     if job.tuned_depth is not None:
         tuning = [

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.machine.devices import CONTEXT_BYTES
 from ranksieve.workers.model.attention import SHORT
 from ranksieve.workers.model.filesize import ITEM_BYTES
@@ -68,17 +67,13 @@ def on_fullest(size: int, model: ModelSize, job: JobSize) -> int:
     return size * math.ceil(model.layers / job.devices_per_actor) // model.layers
 
 
-def calibration_batch_bytes(model: ModelSize, job: JobSize, load: Load, method: Method, item: int) -> int:
+def calibration_batch_bytes(model: ModelSize, job: JobSize, load: Load, item: int) -> int:
     """Return the bytes of a batch with autograd.
 
     These are every input and output of a linear map once, and the logits with their gradients. For one layer of a GPT
     the first amounts to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H. Where attention's weights
     are written out, see `model.attention`, they are kept in float32 and in the working dtype.
     """
-    if method == "weight":
-        return 0
-    if method != "task":
-        return batch_bytes(model, job, load, item)
     entries = round(item * model.activations)
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:

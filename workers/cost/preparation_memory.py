@@ -18,16 +18,10 @@ from ranksieve.workers.cost.footprint import (
     placed,
     weight_bytes,
 )
-from ranksieve.workers.cost.shapes import (
-    JobSize,
-    ModelSize,
-    gram_passes,
-    grams_per_matrix,
-    shards_of,
-)
+from ranksieve.workers.cost.shapes import JobSize, ModelSize, shards_of
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
-from ranksieve.workers.factors.group import CHUNK, decomposed_at_once
-from ranksieve.workers.factors.passes import gram_width
+from ranksieve.workers.factors.group import CHUNK
+from ranksieve.workers.factors.passes import gram_width, passes
 from ranksieve.workers.factors.shards import SPILLED_PER_WORKER
 from ranksieve.workers.factors.training import TRAINED_BYTES
 from ranksieve.workers.machine.devices import CONTEXT_BYTES
@@ -70,20 +64,20 @@ def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
     """Return the larger footprint of calibrating and factoring, on all workers.
 
     A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a
-    smaller model as well. It factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
-    decomposed at once. Sums that it writes pass through the host.
+    smaller model as well. It factors with the model, a chunk's Grams and factors, and float64 copies of the matrix
+    that is decomposed. Sums that it writes pass through the host.
     """
     compute = _compute_bytes(job)
     grams = _largest_grams(model, job)
     stored = max(factor_bytes(chunk, job.dtype) for chunk in _chunks(model))
-    chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
+    chunk = max(_gram_bytes(chunk) for chunk in _chunks(model))
     heap = HEAP if job.device == "cpu" else 1
     working = (
         on_fullest(model.total_params * compute, model, job)
         + on_fullest(int(model.block_params * compute * (job.midway_share or 0)), model, job)
         + max(
-            grams + heap * calibration_batch_bytes(model, job, job.loads["calibration"], job.method, compute),
-            min(grams, chunk) + _workspace(model, job),
+            grams + heap * calibration_batch_bytes(model, job, job.loads["calibration"], compute),
+            min(grams, chunk) + _workspace(model),
         )
     )
     if job.device == "cpu":
@@ -114,7 +108,7 @@ def _tuning(model: ModelSize, job: JobSize) -> Footprint:
     if job.tuned_depth is None:
         return Footprint(host_bytes=0)
     numbers = TRAINED_BYTES * model.block_params + 4 * (model.total_params - model.block_params)
-    batch = calibration_batch_bytes(model, job, job.loads["training"], "task", 4)
+    batch = calibration_batch_bytes(model, job, job.loads["training"], 4)
     return placed(job, weight_bytes(model, job), on_fullest(numbers, model, job), batch)
 
 
@@ -128,7 +122,7 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
     compute = _compute_bytes(job)
     dense = model.total_params * compute
     factors = factor_numbers(model.matrices) * (compute + TRAINED_BYTES)
-    batch = calibration_batch_bytes(model, job, job.loads["training"], "task", compute)
+    batch = calibration_batch_bytes(model, job, job.loads["training"], compute)
     kept = on_fullest(dense, model, job) + on_fullest(factors, model, job)
     return placed(job, weight_bytes(model, job), kept, batch)
 
@@ -147,24 +141,18 @@ def _chunks(model: ModelSize) -> list[tuple[MatrixShape, ...]]:
     return [model.matrices[start : start + CHUNK] for start in range(0, len(model.matrices), CHUNK)]
 
 
-def _gram_bytes(matrices: Sequence[MatrixShape], job: JobSize) -> int:
-    kept = grams_per_matrix(job.method) * BYTES_PER_ENTRY
-    return sum(kept * gram_numbers(gram_width(matrix, job.method)) for matrix in matrices)
+def _gram_bytes(matrices: Sequence[MatrixShape]) -> int:
+    return sum(2 * BYTES_PER_ENTRY * gram_numbers(gram_width(matrix)) for matrix in matrices)
 
 
 def _largest_grams(model: ModelSize, job: JobSize) -> int:
-    groups = gram_passes(model, job.method, job.gram_bytes)
-    return max((_gram_bytes(group, job) for group in groups), default=0)
+    return max(map(_gram_bytes, passes(model.matrices, job.gram_bytes)))
 
 
-def _workspace(model: ModelSize, job: JobSize) -> int:
-    """Return the float64 bytes of the matrices decomposed at once.
+def _workspace(model: ModelSize) -> int:
+    """Return the float64 bytes of the matrix that is decomposed.
 
-    Seven are K×K: two Grams, root, square, stack of squares, eigenvectors, scratch. Three are of the matrix's own
-    size: the matrix and its factors.
+    Six are K×K: two Grams, root, square, eigenvectors, scratch. Three are of the matrix's own size: the matrix and its
+    factors.
     """
-    return max(
-        sum(8 * (7 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in alike)
-        for chunk in _chunks(model)
-        for alike in decomposed_at_once(chunk, job.method)
-    )
+    return max(8 * (6 * gram_width(m) ** 2 + 3 * m.dense_params) for m in model.matrices)

@@ -11,8 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
-from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.passes import passes, shard_count
+from ranksieve.workers.factors.passes import shard_count
 from ranksieve.workers.factors.tuning import blocks_of
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
@@ -124,7 +123,6 @@ class JobSize:
     dtype: str
     device: str
     gguf: bool
-    method: Method
     gram_bytes: int
     midway_share: float | None
     loads: Mapping[str, Load]
@@ -230,23 +228,9 @@ def pass_load(workload: Workload) -> Load:
     return _batch_load(rows, length, rows)
 
 
-def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
-    """Return the groups of matrices of the calibration passes.
-
-    Without Grams there are none.
-    """
-    if method == "weight":
-        return []
-    return passes(model.matrices, gram_bytes, method)
-
-
 def shards_of(job: JobSize, load: Load) -> int:
     """Return the number of shards of a round of the job's calibration."""
     return shard_count(load.tokens, max(1, round(load.batches)), job.device)
-
-
-def grams_per_matrix(method: Method) -> int:
-    return {"task": 2, "output": 1, "input": 1, "weight": 0}[method]
 
 
 def _shared_load(examples: Sequence[Example], new_tokens: int) -> Load:

@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.errors import InputError, ScoringError
 from ranksieve.search.space.matrix import MatrixShape
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import answers_of, loss_of
 from ranksieve.workers.factors.grams import Grams, GramSum
 from ranksieve.workers.factors.midway import dense_module, gradient_share
@@ -39,26 +38,15 @@ class Calibrator:
     Args:
         model: The dense model in its working dtype, or a model midway to a smaller one, see `workers.factors.midway`.
         matrices: Matrices to watch.
-        method: Use of the Grams: `task` also needs backward ones (a backward pass per batch); for `input` every
-            matrix is seen from its input, even if that is the wide side.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        matrices: Sequence[MatrixShape],
-        method: Method,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
         self.grams = Grams()
         self._model = model
-        self._at_output = {
-            matrix.name: matrix.out_features <= matrix.in_features and method != "input"
-            for matrix in matrices
-        }
-        self._widths = {matrix.name: gram_width(matrix, method) for matrix in matrices}
+        self._at_output = {matrix.name: matrix.out_features <= matrix.in_features for matrix in matrices}
+        self._widths = {matrix.name: gram_width(matrix) for matrix in matrices}
         experts = {matrix.name: expert_of(model, matrix.name) for matrix in matrices}
         self._experts = {name: expert for name, expert in experts.items() if expert is not None}
-        self._gradients = method == "task"
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
@@ -75,9 +63,8 @@ class Calibrator:
                 if at_output
                 else module.register_forward_pre_hook(self._watch_input(name))
             )
-        if self._gradients:
-            embedding = self._model.get_input_embeddings()
-            self._handles.append(embedding.register_forward_hook(_require_grad))
+        embedding = self._model.get_input_embeddings()
+        self._handles.append(embedding.register_forward_hook(_require_grad))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,7 +104,7 @@ class Calibrator:
                     continue
                 if name not in self.grams.forward and name not in self.grams.forward_of:
                     raise _not_prunable(name, "was not called: the model reads its weight by itself")
-                if self._gradients and name not in self.grams.backward:
+                if name not in self.grams.backward:
                     raise _not_prunable(name, "has no gradient of the loss")
             yield done, len(shard)
         self._add_unreached()
@@ -128,7 +115,7 @@ class Calibrator:
             self.grams.sent.setdefault(name, 0)
             self.grams.moved.setdefault(name, 0)
             device = dense_module(self._model, name).weight.device
-            for sums in (self.grams.forward, self.grams.backward)[: 1 + self._gradients]:
+            for sums in (self.grams.forward, self.grams.backward):
                 if name not in sums:
                     sums[name] = GramSum.zeros(self._widths[name], device)
 
@@ -141,16 +128,14 @@ class Calibrator:
         generator: torch.Generator,
     ) -> None:
         self._mask_BL, self._tokens_T = batch.mask_BL, batch.mask_BL.flatten().nonzero().squeeze(1)
-        with torch.set_grad_enabled(self._gradients):
-            logits_NV = answer_logits(self._model, batch)
-            if not torch.isfinite(logits_NV).all():
-                raise ScoringError(
-                    f"the dense model's logits are not finite in calibration batch {self._batch}; "
-                    "try model.dtype: float32, or look for broken records"
-                )
-            if self._gradients:
-                loss = loss_of(kind, logits_NV, examples, batch, max_choices, generator)
-                loss.backward()  # type: ignore[no-untyped-call]
+        logits_NV = answer_logits(self._model, batch)
+        if not torch.isfinite(logits_NV).all():
+            raise ScoringError(
+                f"the dense model's logits are not finite in calibration batch {self._batch}; "
+                "try model.dtype: float32, or look for broken records"
+            )
+        loss = loss_of(kind, logits_NV, examples, batch, max_choices, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._last_input = self._last_sent = self._mask_BL = None
         self.grams.tokens += batch.tokens
         self.grams.answers += answers_of(kind, batch)
@@ -192,10 +177,9 @@ class Calibrator:
         return before_forward
 
     def _watch_gradient(self, name: str, values_BLK: torch.Tensor, rows_T: torch.Tensor) -> None:
-        if self._gradients:
-            if not (torch.is_grad_enabled() and values_BLK.requires_grad):
-                raise _not_prunable(name, "runs without gradients")
-            values_BLK.register_hook(lambda grad: self._add_gradient(name, _rows_of(grad, rows_T)))  # type: ignore[no-untyped-call]
+        if not (torch.is_grad_enabled() and values_BLK.requires_grad):
+            raise _not_prunable(name, "runs without gradients")
+        values_BLK.register_hook(lambda grad: self._add_gradient(name, _rows_of(grad, rows_T)))  # type: ignore[no-untyped-call]
 
     def _add_input(self, name: str, x_BLD: torch.Tensor, rows_T: torch.Tensor) -> None:
         if self._last_input is not None and self._last_input[1] is x_BLD:

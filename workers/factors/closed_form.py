@@ -13,12 +13,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
-from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.cache.folders import FolderCache, content_key
-from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.group import MatrixGroup, Recipe
 from ranksieve.workers.factors.midway import examples_of_the_way, go_midway
 from ranksieve.workers.factors.passes import passes
@@ -97,7 +94,6 @@ def gathered_midway(
 
 def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
     """Return the cache key of factors from the dense model's Grams."""
-    calibration = plan.task.split_digests["calibration"] if plan.method != "weight" else None
     selection = [plan.model.include, plan.model.exclude]
     versions = [FORMAT, torch.__version__, transformers.__version__]
     return content_key(
@@ -105,8 +101,7 @@ def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
         model.digest,
         model.dtype,
         pick_device(plan.device).type,
-        calibration,
-        plan.method,
+        plan.task.split_digests["calibration"],
         len(_gathered(plan)),
         selection,
         plan.seed,
@@ -148,12 +143,9 @@ def _build(
         factors, ranks = towards
         go_midway(model, matrices, ranks, load_factors(factors))
     recipe = _recipe(plan, prepared, precision)
-    if plan.method == "weight":
-        _require_calls(plan, model, matrices)
-    passed = passes(matrices, plan.gram_bytes, plan.method)
     groups = [
         MatrixGroup(cache, key, model, some, recipe, plan.workers)
-        for some in ([matrices] if plan.method == "weight" else passed)
+        for some in passes(matrices, plan.gram_bytes)
     ]
     for index, group in enumerate(groups):
         yield from _overall(_work(group), index, len(groups))
@@ -174,18 +166,6 @@ def _build(
     if cache.has(key):
         for group in groups:
             group.discard()
-
-
-def _require_calls(plan: PreparationPlan, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
-    """Check that each matrix runs on every token, for methods without calibration.
-
-    Raises:
-        InputError: A matrix does not; names it.
-    """
-    for some in passes(matrices, plan.gram_bytes, "output"):
-        with Calibrator(model, some, "output") as calibrator:
-            for _ in calibrator.run(plan.task.kind, _gathered(plan)[:1], plan.batch_tokens, plan.seed):
-                pass
 
 
 def _work(group: MatrixGroup) -> Iterator[Progress]:
@@ -215,7 +195,6 @@ def _recipe(plan: PreparationPlan, prepared: PreparedModel, precision: torch.dty
     return Recipe(
         kind=plan.task.kind,
         examples=_gathered(plan),
-        method=plan.method,
         seed=plan.seed,
         batch_tokens=plan.batch_tokens,
         precision=precision,

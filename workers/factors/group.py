@@ -17,10 +17,10 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.calibration import Calibrator
-from ranksieve.workers.factors.decomposition import Method, Whitened, decomposed, whitened
+from ranksieve.workers.factors.decomposition import Factors, factor
 from ranksieve.workers.factors.grams import Grams
 from ranksieve.workers.factors.midway import dense_module
-from ranksieve.workers.factors.passes import gram_width, shard_count, shard_of
+from ranksieve.workers.factors.passes import shard_count, shard_of
 from ranksieve.workers.factors.prepared import ENERGIES, FACTORS, stored
 from ranksieve.workers.factors.shards import ShardedSum
 from ranksieve.workers.factors.shrinkage import shrunk
@@ -30,9 +30,6 @@ from ranksieve.workers.types.plan import Example
 
 CHUNK = 8
 """Matrices factored in one go: few, so that every worker finds some."""
-
-BATCH_BYTES = 32 << 20
-"""Memory of squares of one size that are decomposed at once; at least one is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +41,6 @@ class Recipe:
 
     kind: str
     examples: Sequence[Example]
-    method: Method
     seed: int
     batch_tokens: int
     precision: torch.dtype
@@ -97,7 +93,7 @@ class MatrixGroup:
 
     def gather(self) -> Iterator[tuple[int, int]]:
         """Sum the Grams, unless the group is done; yield (batches done, all batches)."""
-        if self._recipe.method == "weight" or self.done:
+        if self.done:
             return
         yield from self._sum.gather(self._shard, lambda: not self.done)
         yield self._batches, self._batches
@@ -123,7 +119,7 @@ class MatrixGroup:
             self._cache.remove(part)
 
     def _factor_chunks(self) -> Iterator[tuple[int, int]]:
-        grams = Grams() if self._recipe.method == "weight" else self._sum.load()
+        grams = self._sum.load()
         if grams is None:
             return
         for part, chunk in zip(self.parts, self._chunks, strict=True):
@@ -136,7 +132,7 @@ class MatrixGroup:
     def _shard(self, index: int) -> Generator[tuple[int, int], None, Grams]:
         recipe = self._recipe
         before = sum(len(self._batches_of(shard)) for shard in self._sum.done())
-        with Calibrator(self._model, self._matrices, recipe.method) as calibrator:
+        with Calibrator(self._model, self._matrices) as calibrator:
             for done, _ in calibrator.run(
                 recipe.kind, recipe.examples, recipe.batch_tokens, recipe.seed, self._batches_of(index)
             ):
@@ -154,38 +150,21 @@ class MatrixGroup:
     def _factor(self, chunk: Sequence[MatrixShape], grams: Grams, folder: Path) -> None:
         tensors: dict[str, torch.Tensor] = {}
         energies: dict[str, NDArray[np.float64]] = {}
-        for alike in decomposed_at_once(chunk, self._recipe.method):
-            factors = decomposed([self._whitened(matrix, grams) for matrix in alike])
-            for matrix, result in zip(alike, factors, strict=True):
-                tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
-                energies[matrix.name] = result.energy_K.double().cpu().numpy()
+        for matrix in chunk:
+            result = self._factors(matrix, grams)
+            tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
+            energies[matrix.name] = result.energy_K.double().cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")
         np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
 
-    def _whitened(self, matrix: MatrixShape, grams: Grams) -> Whitened:
+    def _factors(self, matrix: MatrixShape, grams: Grams) -> Factors:
         weight = weight_OD(dense_module(self._model, matrix.name))
         # one component at least: a file of factors names every matrix
         rank = max(1, matrix.largest_rank)
         forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
-        if backward is not None:
-            backward = shrunk(weight, backward, grams.answers_of(matrix.name))
+        assert backward is not None
+        backward = shrunk(weight, backward, grams.answers_of(matrix.name))
         try:
-            return whitened(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
+            return factor(weight, rank, forward, backward, self._recipe.precision)
         except ValueError as error:
             raise ScoringError(f"{matrix.name}: {error}") from error
-
-
-def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[list[MatrixShape]]:
-    """Batch the matrices of a chunk by the size of their squares.
-
-    See `BATCH_BYTES`.
-    """
-    by_width: dict[int, list[MatrixShape]] = {}
-    for matrix in chunk:
-        width = gram_width(matrix, method)
-        by_width.setdefault(width, []).append(matrix)
-    batches = []
-    for width, alike in by_width.items():
-        count = max(1, BATCH_BYTES // (8 * width**2))
-        batches += [alike[start : start + count] for start in range(0, len(alike), count)]
-    return batches

@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 
 from ranksieve.search.space.matrix import MatrixShape
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
 """Least padded tokens of a shard, by device: its sums then take less time to write than to compute."""
 
 
-def gram_width(matrix: MatrixShape, method: Method) -> int:
-    """Return K of a matrix: its narrow side, or its input for the method `input`."""
-    return matrix.in_features if method == "input" else min(matrix.in_features, matrix.out_features)
+def gram_width(matrix: MatrixShape) -> int:
+    """Return K of a matrix, its narrow side."""
+    return min(matrix.in_features, matrix.out_features)
 
 
-def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> list[tuple[MatrixShape, ...]]:
+def passes(matrices: Sequence[MatrixShape], gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
     """Split the matrices into groups whose Grams fit into memory together.
 
     Each group is gathered in a pass of its own.
@@ -25,12 +24,11 @@ def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> 
     Args:
         matrices: In model order; neighbours share a group.
         gram_bytes: Memory for Grams; a matrix that needs more gets a group of its own.
-        method: As for `Calibrator`.
     """
     groups: list[list[MatrixShape]] = []
     free = 0
     for matrix in matrices:
-        size = 2 * gram_numbers(gram_width(matrix, method)) * BYTES_PER_ENTRY
+        size = 2 * gram_numbers(gram_width(matrix)) * BYTES_PER_ENTRY
         if not groups or size > free:
             groups.append([])
             free = gram_bytes

@@ -52,8 +52,7 @@ def closed_form(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
 def _trained(plan: PreparationPlan, made: Prepared) -> Generator[Progress, None, Path]:
     """Yield progress and return the cache entry of trained factors."""
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
-    calibration = plan.task.split_digests["calibration"]
-    key = content_key("trained", made.factors.name, calibration, asdict(plan.training))
+    key = content_key("trained", made.factors.name, asdict(plan.training))
     with cache.lock(key):
         if cache.find(key) is None:
             with cache.writing(key) as scratch:

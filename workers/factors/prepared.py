@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.training import Training
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.loading import PreparedModel
@@ -37,7 +36,7 @@ class PreparationPlan:
 
     Every field but `threads` and the last four shapes the result.
 
-    `midway_share`: for `task` factors, the share of parameters of the smaller model midway to which the second
+    `midway_share`: the share of parameters of the smaller model midway to which the second
     moments are gathered, see `workers.factors.midway`; None for the dense model's. `threads`: threads of one worker.
     `gram_bytes`: memory of one worker for Grams, see `workers.factors.passes.passes`. `workers`: number of workers that
     run `closed_form` at once. `tuned`: the model to work on instead of `model`, if it was tuned.
@@ -45,7 +44,6 @@ class PreparationPlan:
 
     model: ModelSource
     task: EncodedTask
-    method: Method
     gram_examples: int | None = None
     midway_share: float | None = None
     training: Training = field(default_factory=Training)

@@ -301,13 +301,13 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
     def kinds(keys: set[str]) -> list[str]:
         return sorted(key.split("-")[0] for key in keys)
 
-    def run(method: str) -> set[str]:
-        tiny_job["policy"] = {**tiny_job["policy"], "method": method}
+    def run(midway_share: float) -> set[str]:
+        tiny_job["policy"] = {**tiny_job["policy"], "midway_share": midway_share}
         jobs.submit(tiny_job)
         jobs.run(LocalCluster())
         return {entry.key for entry in cache.entries()}
 
-    first, second = run("task"), run("output")
+    first, second = run(0.4), run(1.0)
     assert kinds(first) == ["midway", "model", "way"]
     assert kinds(second) == ["factors", "model"]
     assert kinds(first & second) == ["model"]

@@ -125,7 +125,6 @@ def test_a_phase_takes_forward_passes(
         ({"midway_share": 0.3}, 10, 3 * PASS_S + 1),  # the way: both ways, factoring
         ({"train_epochs": 3}, 30, 3 * 5 * PASS_S),
         ({"train_epochs": 1, "tuned_depth": 1.0}, 50, (2 + 1 + 3 + 5) * PASS_S),  # three splits are answered
-        ({"method": "weight"}, -10, -3 * PASS_S),  # no Grams
     ],
 )
 def test_preparation_takes_what_is_wanted(

@@ -106,7 +106,7 @@ def test_activations_are_those_that_autograd_keeps(
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, Calibrator(llama, (), "task") as calibrator:
+    with hooks, Calibrator(llama, ()) as calibrator:
         (progress,) = calibrator.run("choice", examples, 64 * length, seed=0)  # one batch
     assert progress == (1, 1)
 
@@ -125,7 +125,7 @@ def test_grams_are_those_that_calibration_keeps(
 ) -> None:
     llama, task = make_llama(), make_task("choice")
     size = size_of(llama.config)
-    with Calibrator(llama, size.matrices, "task") as calibrator:
+    with Calibrator(llama, size.matrices) as calibrator:
         for _ in calibrator.run("choice", task.splits["calibration"], 64, seed=0):
             pass
     grams = [*calibrator.grams.forward.values(), *calibrator.grams.backward.values()]
@@ -168,7 +168,6 @@ def test_sums_on_disk_are_bounded_by_the_workers(model: ModelSize, job: JobSize)
     for actors in (1, 2):
         assert spilled_bytes(model, replace(long, actors=actors)) == (2 + 2 * actors) * one_sum
     assert spilled_bytes(model, replace(long, actors=100)) == (2 + 49) * one_sum
-    assert spilled_bytes(model, replace(long, method="weight")) == 0
 
 
 def test_actors_hold_copies_of_the_model_and_share_the_factors(model: ModelSize, job: JobSize) -> None:
@@ -198,7 +197,7 @@ def test_reading_every_position_costs_a_vocabulary_each(model: ModelSize, job: J
 
 def test_a_gguf_file_passes_through_float32(model: ModelSize, job: JobSize) -> None:
     large = replace(model, total_params=10**9)
-    small_job = replace(job, dtype="bfloat16", method="weight")
+    small_job = replace(job, dtype="bfloat16", actors=1)
     plain, gguf = (preparing(large, replace(small_job, gguf=gguf)).host_bytes for gguf in (False, True))
     assert gguf - plain == pytest.approx(4e9, rel=0.01)
 

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoConfig, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.cost.shapes import Load, gram_passes, load_of, size_of, uniform_load
+from ranksieve.workers.cost.shapes import Load, load_of, size_of, uniform_load
 from ranksieve.workers.factors.grams import gram_numbers
+from ranksieve.workers.factors.passes import passes
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import answers
 from ranksieve.workers.model.matrices import find_matrices, linear_params
@@ -71,10 +72,8 @@ def test_a_large_model_is_sized_without_its_weights() -> None:
     # Grams: 2 x 8 bytes x (5 x 4096 wide, 2 x 1024 wide) for each of 32 layers, little more than a triangle of each
     whole = 16 * (5 * gram_numbers(4096) + 2 * gram_numbers(1024)) * 32
     assert 0.5 < whole / (16 * (5 * 4096**2 + 2 * 1024**2) * 32) < 0.53
-    assert len(gram_passes(size, "task", whole)) == 1
-    assert len(gram_passes(size, "task", whole - 1)) == 2
-    assert gram_passes(size, "weight", 1) == []
-    assert len(gram_passes(size, "input", whole)) > 1  # seen from the wide side of down_proj
+    assert len(passes(size.matrices, whole)) == 1
+    assert len(passes(size.matrices, whole - 1)) == 2
 
 
 @pytest.mark.parametrize(("kind", "split"), [("lm", "search"), ("choice", "calibration")])

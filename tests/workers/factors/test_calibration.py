@@ -10,7 +10,6 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from ranksieve.search.errors import InputError, ScoringError
 from ranksieve.workers.factors import calibration
 from ranksieve.workers.factors.calibration import Calibrator
-from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import loss_of
 from ranksieve.workers.factors.grams import Grams, GramSum
 from ranksieve.workers.factors.passes import shard_of
@@ -22,15 +21,8 @@ ONE_BATCH = 10_000
 SEED = 7
 
 
-def gather(
-    model: PreTrainedModel,
-    task: EncodedTask,
-    *,
-    method: Method = "task",
-    seed: int = SEED,
-    budget: int = ONE_BATCH,
-) -> Grams:
-    with Calibrator(model, find_matrices(model), method) as calibrator:
+def gather(model: PreTrainedModel, task: EncodedTask, *, seed: int = SEED, budget: int = ONE_BATCH) -> Grams:
+    with Calibrator(model, find_matrices(model)) as calibrator:
         steps = list(calibrator.run(task.kind, task.splits["calibration"], budget, seed))
     assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
     return calibrator.grams
@@ -232,12 +224,10 @@ def test_an_expert_that_runs_twice_is_seen_twice(
     assert_same(gather(make(), task), naive_choice(make(), task))
 
 
-@pytest.mark.parametrize("method", ["task", "output"])
 def test_which_tokens_of_an_expert_are_real_is_found_once_for_its_matrices(
     make_mixture: Callable[[], PreTrainedModel],
     make_task: Callable[..., EncodedTask],
     monkeypatch: pytest.MonkeyPatch,
-    method: Method,
 ) -> None:
     rows: list[torch.Tensor] = []
 
@@ -247,7 +237,7 @@ def test_which_tokens_of_an_expert_are_real_is_found_once_for_its_matrices(
 
     rows_of = calibration._rows_of
     monkeypatch.setattr(calibration, "_rows_of", kept)
-    grams = gather(make_mixture(), make_task("choice"), method=method)
+    grams = gather(make_mixture(), make_task("choice"))
     reached = {name.rpartition(".")[0] for name, sent in grams.sent.items() if sent}
     assert len({id(rows_T) for rows_T in rows}) == 1 + len(
         reached
@@ -294,16 +284,6 @@ def test_one_input_gram_for_matrices_that_read_the_same(
     assert len(grams.backward) == 14
 
 
-def test_without_gradients_there_is_no_gradient_gram(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
-) -> None:
-    grams = gather(make_llama(), make_task("lm"), method="output")
-    gram_C, gram_G = grams.of("model.layers.0.mlp.up_proj")
-    assert gram_C is not None
-    assert gram_G is None
-    assert grams.of("unknown") == (None, None)
-
-
 def test_seed_decides_the_gradients_alone(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -333,7 +313,7 @@ def test_shards_in_any_order_add_up_to_one_pass_over_all(
     batches = len(make_batches(task.splits["calibration"], 1, 20))
     total = Grams()
     for index in (2, 0, 1):
-        with Calibrator(model, find_matrices(model), "task") as calibrator:
+        with Calibrator(model, find_matrices(model)) as calibrator:
             shard = shard_of(index, 3, batches)
             steps = list(calibrator.run("lm", task.splits["calibration"], 20, SEED, shard))
         assert steps == [(done, len(shard)) for done in range(1, len(shard) + 1)]
@@ -362,7 +342,7 @@ def test_activation_that_is_not_finite_is_named(
     model = make_llama()
     model.get_parameter("model.layers.0.mlp.gate_proj.weight")[0, 0] = torch.nan
     with pytest.raises(ScoringError, match=r"activation of model\.layers\.0\.mlp\.down_proj .* batch 0"):
-        gather(model, make_task("choice"), method="output")
+        gather(model, make_task("choice"))
 
 
 def test_gradient_that_is_not_finite_is_named(
@@ -377,14 +357,13 @@ def test_gradient_that_is_not_finite_is_named(
         gather(model, make_task("choice"))
 
 
-@pytest.mark.parametrize("method", ["task", "output"])
 def test_logits_that_are_not_finite_are_refused(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], method: Method
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
     model = make_llama()
     model.get_parameter("lm_head.weight")[0, 0] = torch.inf
     with pytest.raises(ScoringError, match="logits are not finite in calibration batch 0"):
-        gather(model, make_task("choice"), method=method)
+        gather(model, make_task("choice"))
 
 
 def test_a_large_bias_leaves_the_outputs_of_a_matrix_what_they_are(
@@ -399,7 +378,7 @@ def test_a_large_bias_leaves_the_outputs_of_a_matrix_what_they_are(
             bias: Any = model.get_submodule(name).bias
             bias.normal_(generator=torch.Generator().manual_seed(1)).mul_(100.0)
         matrices = [matrix for matrix in find_matrices(model) if matrix.name == name]
-        with Calibrator(model.to(dtype), matrices, "output") as calibrator:
+        with Calibrator(model.to(dtype), matrices) as calibrator:
             assert list(calibrator.run("choice", task.splits["calibration"], ONE_BATCH, SEED))
         grams.append(calibrator.grams.of(name)[0])
     assert (grams[0] - grams[1]).norm() < 0.02 * grams[1].norm()

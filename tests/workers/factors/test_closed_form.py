@@ -73,26 +73,15 @@ def test_factors_reach_the_largest_useful_rank(prepared: Prepared) -> None:
         )
 
 
-@pytest.mark.parametrize("method", ["weight", "input", "output"])
-def test_methods_without_gradients(preparation_plan: PreparationPlan, tmp_path: Path, method: Any) -> None:
-    progress, prepared = run(replace(preparation_plan, method=method, cache_dir=tmp_path))
-    assert any(item.phase == "calibration" for item in progress) == (method != "weight")
-    if method != "input":
-        assert [float(energy_K.sum()) for energy_K in prepared.energies] == pytest.approx([1.0] * 14)
-
-
 def test_matrix_that_is_not_called_is_named(
     preparation_plan: PreparationPlan, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    """Also where nothing is calibrated: at any rank the search would see no difference."""
     config = MambaConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1, state_size=4)
     MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
     tokenizer.save_pretrained(tmp_path / "mamba")
     source = ModelSource(kind="path", location=str(tmp_path / "mamba"), dtype="float32")
-    for method in ("weight", "output"):
-        plan = replace(preparation_plan, model=source, method=method, cache_dir=tmp_path / "cache")
-        with pytest.raises(InputError, match=r"dt_proj cannot be calibrated: it was not called"):
-            run(plan)
+    with pytest.raises(InputError, match=r"dt_proj cannot be calibrated: it was not called"):
+        run(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
 
 
 def test_second_moments_of_the_first_examples(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
@@ -178,7 +167,6 @@ def test_key_holds_what_shapes_the_factors(
     plan, model, task = preparation_plan, prepared.model, preparation_plan.task
     changed = [
         (replace(plan, seed=1), model),
-        (replace(plan, method="output"), model),
         (replace(plan, batch_tokens=32), model),
         (replace(plan, gram_examples=3), model),
         (replace(plan, task=make_task("choice", seed=1)), model),

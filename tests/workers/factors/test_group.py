@@ -1,19 +1,16 @@
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.decomposition import factor
-from ranksieve.workers.factors.group import BATCH_BYTES, CHUNK, MatrixGroup, Recipe, decomposed_at_once
+from ranksieve.workers.factors.group import CHUNK, MatrixGroup, Recipe
 from ranksieve.workers.factors.prepared import load_factors
 from ranksieve.workers.factors.shrinkage import shrunk
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
@@ -31,12 +28,11 @@ def groups(
 ) -> Groups:
     """Makes what every worker makes for itself."""
 
-    def make(method: Any = "task", make_model: Callable[[], PreTrainedModel] = make_llama) -> MatrixGroup:
+    def make(make_model: Callable[[], PreTrainedModel] = make_llama) -> MatrixGroup:
         model = make_model()
         recipe = Recipe(
             kind="choice",
             examples=make_task("choice").splits["calibration"],
-            method=method,
             seed=0,
             batch_tokens=64,
             precision=torch.float64,
@@ -67,7 +63,7 @@ def test_factors_are_those_of_the_shrunk_gradients(
     part = len(group.parts) - 1  # the last block's
     matrices = find_matrices(model)[part * CHUNK :]
     few = 0
-    with Calibrator(model, matrices, "task") as calibrator:
+    with Calibrator(model, matrices) as calibrator:
         assert list(calibrator.run("choice", examples, 64, 0))
     for matrix in matrices:
         weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
@@ -90,7 +86,7 @@ def test_factors_are_those_of_the_shrunk_gradients(
 
 
 def factors_of(weight_OD: torch.Tensor, *grams: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    factors = factor(weight_OD, "task", 1, *grams)
+    factors = factor(weight_OD, 1, *grams)
     return factors.left_RO.float(), factors.right_RD.float()
 
 
@@ -142,41 +138,13 @@ def test_what_is_put_together_is_not_done_again(groups: Groups, tmp_path: Path) 
     assert entries(tmp_path) == []
 
 
-def test_weights_alone_need_no_sum(groups: Groups, tmp_path: Path) -> None:
-    group = groups("weight")
-    assert list(group.gather()) == []
-    assert list(group.factor())[-1] == (MATRICES, MATRICES)
-    assert entries(tmp_path) == ["part", "part"]
-
-
 def test_weights_that_are_not_finite_are_named(
     groups: Groups, make_mixture: Callable[..., PreTrainedModel]
 ) -> None:
     model = make_mixture()
     broken = find_matrices(model)[-1].name  # an expert's
+    broken_group = groups(lambda: model)
+    assert list(broken_group.gather())
     weight_OD(model.get_submodule(broken))[0, 0] = torch.nan  # type: ignore[arg-type]
     with pytest.raises(ScoringError, match=rf"{broken}: its weights are not finite"):
-        list(groups("weight", lambda: model).factor())
-
-
-def test_matrices_of_one_width_are_decomposed_together_as_far_as_memory_goes() -> None:
-    most = math.isqrt(BATCH_BYTES // 16)  # of which two fit
-
-    def matrix(name: str, out_features: int, in_features: int) -> MatrixShape:
-        return MatrixShape(name=name, out_features=out_features, in_features=in_features, layer=0, kind=name)
-
-    chunk = [
-        matrix("q", 8, 8),
-        matrix("k", 4, 8),
-        matrix("up", 24, 8),
-        matrix("down", 8, 24),
-        matrix("v", 4, 8),
-    ]
-    names = [[one.name for one in alike] for alike in decomposed_at_once(chunk, "task")]
-    assert names == [["q", "up", "down"], ["k", "v"]]
-    by_input = [[one.name for one in alike] for alike in decomposed_at_once(chunk, "input")]
-    assert by_input == [["q", "k", "up", "v"], ["down"]]
-    large = [matrix(str(index), most, most) for index in range(5)]
-    assert [len(alike) for alike in decomposed_at_once(large, "task")] == [2, 2, 1]
-    huge = [matrix(str(index), 8 * most, 8 * most) for index in range(2)]
-    assert [len(alike) for alike in decomposed_at_once(huge, "task")] == [1, 1]
+        list(broken_group.factor())

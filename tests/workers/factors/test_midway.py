@@ -89,7 +89,7 @@ def test_second_moments_are_of_the_dense_maps_at_the_midway_models_inputs_and_gr
 
         handles.append(model.get_submodule(matrix.name).register_forward_hook(watch))
 
-    with Calibrator(model, matrices, "task") as calibrator:
+    with Calibrator(model, matrices) as calibrator:
         for example in examples:  # one by one, without padding
             list(calibrator.run("lm", [example], 64, seed=0))
     for handle in handles:

@@ -22,10 +22,9 @@ def test_passes_fill_the_memory_in_order() -> None:
     ]
     sizes = [2 * 8 * min(8, out) ** 2 for out in (4, 4, 8, 2, 2, 4)]
     assert sizes == [256, 256, 1024, 64, 64, 256]
-    assert [[m.name for m in group] for group in passes(shapes, 512, "task")] == [
+    assert [[m.name for m in group] for group in passes(shapes, 512)] == [
         ["0", "1"],
         ["2"],
         ["3", "4", "5"],
     ]
-    assert len(passes(shapes, 10**6, "task")) == 1
-    assert [len(group) for group in passes(shapes, 1024, "input")] == [1] * 6
+    assert len(passes(shapes, 10**6)) == 1

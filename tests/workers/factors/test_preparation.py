@@ -86,7 +86,7 @@ def test_training_takes_the_first_examples(
         splits={**task.splits, "calibration": calibration[:3]},
         split_digests={**task.split_digests, "calibration": "the first three"},
     )
-    plan = replace(preparation_plan, method="weight")  # whose closed form ignores the data
+    plan = replace(preparation_plan, gram_examples=3)  # one closed form for all
     _, fewer = run(replace(plan, task=task, training=replace(training, examples=3)))
     _, cut = run(replace(plan, task=few, training=training))
     _, whole = run(replace(plan, task=task, training=training))
@@ -106,7 +106,7 @@ def test_key_holds_what_shapes_refined_factors(
 ) -> None:
     monkeypatch.setattr(preparation, "_train", lambda *_: iter(()))
     training = Training(epochs=1, rank_step=4)
-    base = replace(preparation_plan, training=training, method="weight", cache_dir=tmp_path)
+    base = replace(preparation_plan, training=training, cache_dir=tmp_path)
     changed = [
         base,
         replace(base, training=replace(training, epochs=2)),
@@ -115,6 +115,5 @@ def test_key_holds_what_shapes_refined_factors(
         replace(base, training=replace(training, kl_weight=1.0)),
         replace(base, training=replace(training, rank_step=8)),
         replace(base, seed=1),
-        replace(base, task=make_task("choice", seed=1)),  # the closed form of `weight` ignores the data
     ]
     assert len({run(plan)[1].factors for plan in changed}) == len(changed)

@@ -22,7 +22,7 @@ def gather(make_task: Callable[..., EncodedTask]) -> Callable[..., Grams]:
     def run(
         model: PreTrainedModel, matrices: tuple[MatrixShape, ...] | None = None, budget: int = 10_000
     ) -> Grams:
-        with Calibrator(model, matrices or find_matrices(model), "task") as calibrator:
+        with Calibrator(model, matrices or find_matrices(model)) as calibrator:
             for _ in calibrator.run("choice", examples, budget, 0):
                 pass
         return calibrator.grams

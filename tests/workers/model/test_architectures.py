@@ -241,7 +241,7 @@ def test_grams_whatever_the_padding(representative: Architecture, gather: Callab
             assert gram.any()
             torch.testing.assert_close(gram, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
         rank = min(matrix.out_features, matrix.in_features)
-        factors = factor(weight_OD(model.get_submodule(matrix.name)), "task", rank, *grams)  # type: ignore[arg-type]
+        factors = factor(weight_OD(model.get_submodule(matrix.name)), rank, *grams)  # type: ignore[arg-type]
         assert torch.isfinite(factors.energy_K).all()
         assert factors.energy_K[0] > 0
         product_OD = factors.left_RO.T @ factors.right_RD

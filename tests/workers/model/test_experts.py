@@ -126,7 +126,7 @@ def test_experts_that_no_token_reached(gather: Callable[..., Grams]) -> None:
         expert = matrix.name.rpartition(".")[0]
         assert gram.any() == (expert in reached or "experts" not in expert)
         weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
-        made = factor(weight, "task", 16, gram, gradients)
+        made = factor(weight, 16, gram, gradients)
         assert torch.isfinite(made.left_RO).all()
         if not gram.any():
             assert not made.energy_K.any(), "nothing is lost where it is cut"

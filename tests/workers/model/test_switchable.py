@@ -18,7 +18,7 @@ X_BLD = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
 def switchable(bias: bool) -> tuple[SwitchableLinear, nn.Linear]:
     torch.manual_seed(0)
     dense = nn.Linear(9, 6, bias=bias)
-    factors = factor(dense.weight.detach(), "weight", 6)
+    factors = factor(dense.weight.detach(), 6, None, None)
     return SwitchableLinear(dense, factors.left_RO.float(), factors.right_RD.float()), dense
 
 

@@ -82,7 +82,7 @@ def test_unknown_architecture_works(own_model: OwnModel, gather: Callable[..., G
     pairs = {}
     for matrix in matrices:
         weight = weight_OD(own_model.get_submodule(matrix.name))  # type: ignore[arg-type]
-        factors = factor(weight, "task", HIDDEN, *grams.of(matrix.name))
+        factors = factor(weight, HIDDEN, *grams.of(matrix.name))
         pairs[matrix.name] = (factors.left_RO, factors.right_RD)
     expected = own_model(IDS_BL).logits
     SwitchableModel(own_model, matrices, pairs).switch([HIDDEN] * len(matrices))
