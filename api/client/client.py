@@ -230,10 +230,6 @@ class Client:
         """
         return self.connection.request("GET", "/v1/models")
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """Return the kinds of tasks: meaning, fields of `task`, metric and an example."""
-        return list(self.connection.request("GET", "/v1/tasks")["tasks"])
-
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """Return the files of the exported model of a job or an export."""
         return list(self.connection.request("GET", _path(job_id, "artifacts"))["artifacts"])

@@ -32,7 +32,6 @@ from ranksieve.api.http.routes import (
     ranks,
     search,
     submissions,
-    tasks,
     webhooks,
 )
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
@@ -146,7 +145,7 @@ def _v1() -> APIRouter:
         prefix="/v1", dependencies=[Depends(admitted), Depends(refuse_ignored)], responses=refused
     )
     modules = (
-        submissions, jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
+        submissions, jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models,
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)

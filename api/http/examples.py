@@ -3,14 +3,18 @@
 from typing import Any
 
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
-from ranksieve.service.server.tasks import EXAMPLES as TASKS
-from ranksieve.service.server.tasks import task_kinds
 
 _SPEC: dict[str, Any] = {
     "name": "sentiment",
     "labels": {"team": "reviews"},
     "model": {"hub": "HuggingFaceTB/SmolLM2-135M-Instruct"},
-    "task": TASKS["choice"],
+    "task": {
+        "kind": "choice",
+        "prompt": "Review: {{ text }}\nSentiment:",
+        "answer": "{{ label }}",
+        "choices": ["negative", "positive"],
+        "data": {"source": {"path": "reviews.jsonl"}},
+    },
     "objective": {"kind": "max_drop", "points": 2},
 }
 _SUMMARY: dict[str, Any] = {
@@ -230,7 +234,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         ],
         "complete": True,
     },
-    "TaskKindList": {"tasks": task_kinds()},
     "Health": {"status": "ok", "version": "0.1.0"},
     "Readiness": {"ready": True, "store": True, "controller": True, "ray": True},
 }

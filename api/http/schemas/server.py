@@ -1,6 +1,6 @@
 """Properties of a server: limits, words of job files, local models, health."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -58,24 +58,6 @@ class LocalModelList(BaseModel):
 
     models: list[LocalModelBody]
     complete: bool = Field(description="False if the folders are too large or too deep to list in full.")
-
-
-class TaskKindBody(BaseModel):
-    """Kind of task, and the other fields of `task` that go with it."""
-
-    kind: str = Field(description="Value of `task.kind`.")
-    meaning: str
-    metric_name: str = Field(description="Name of its metric in results.")
-    needs: list[str] = Field(description="Required fields, which must not be empty.")
-    may_have: list[str]
-    cannot_have: list[str]
-    example: dict[str, Any] = Field(description="A `task` of this kind.")
-
-
-class TaskKindList(BaseModel):
-    """Kinds of tasks."""
-
-    tasks: list[TaskKindBody]
 
 
 class Health(BaseModel):

@@ -25,11 +25,6 @@ def test_a_job_from_submission_to_result(client, spec, result):
     assert len(client.candidates(job_id, generation=0)) == 2
 
 
-def test_models_and_tasks(client):
-    assert client.models() == {"models": [], "complete": True}
-    assert [kind["kind"] for kind in client.tasks()] == ["choice", "generate", "lm"]
-
-
 def test_estimate(client, spec, estimate):
     assert client.estimate(spec) == estimate
     assert client.jobs() == []

@@ -166,7 +166,6 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
         "/v1/keys/{key_id}/revoke",
         "/v1/capabilities",
         "/v1/models",
-        "/v1/tasks",
     }
     for methods in document["paths"].values():
         for operation in methods.values():
@@ -241,22 +240,6 @@ def test_capabilities_are_told(http):
     assert answer["tasks"] == ["choice", "generate", "lm"]
     assert answer["versions"]["torch"]
     assert answer["devices"] == []
-
-
-def test_the_kinds_of_tasks_are_those_of_the_capabilities(http):
-    answer = http.get("/v1/tasks").json()["tasks"]
-
-    assert [kind["kind"] for kind in answer] == http.get("/v1/capabilities").json()["tasks"]
-    assert answer[0]["metric_name"] == "accuracy"
-    assert answer[1]["cannot_have"] == answer[2]["cannot_have"] == ["choices"]
-    needs = ["prompt", "answer", "choices", "data"]
-    assert [kind["needs"] for kind in answer] == [needs, ["prompt", "answer", "data"], ["answer", "data"]]
-
-
-def test_every_example_of_a_task_makes_a_job(http, spec):
-    for kind in http.get("/v1/tasks").json()["tasks"]:
-        spec["task"] = kind["example"]
-        assert http.post("/v1/jobs", json=spec).status_code == 202
 
 
 @pytest.mark.parametrize(
