@@ -1,7 +1,6 @@
 """View of one owner on the store; every query goes through its filter."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import Select, func, select, tuple_
@@ -57,8 +56,6 @@ class View:
         *,
         states: Iterable[JobState] = (),
         labels: Iterable[str] = (),
-        since: datetime | None = None,
-        before: datetime | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> list[Job]:
@@ -69,8 +66,6 @@ class View:
         Args:
             states: States of the jobs to return; empty: all.
             labels: Labels that the jobs must have, each `name:value`; both parts may hold colons.
-            since: Earliest time of creation.
-            before: Time that the jobs were created before.
             limit: Most jobs to return.
             after: Id of the last job of the page before.
 
@@ -84,10 +79,6 @@ class View:
             query = query.where(JobRow.state.in_(wanted))
         for label in labels:
             query = query.where(JobRow.id.in_(_labelled(label)))
-        if since is not None:
-            query = query.where(JobRow.created_at >= since)
-        if before is not None:
-            query = query.where(JobRow.created_at < before)
         if after is not None:
             if not after.isalnum():
                 raise InputError("after", f"must be the id of a job; got {after!r}")

@@ -141,7 +141,6 @@ def measure(url: str, jobs: int, candidates: int) -> None:
         "50 failed jobs": lambda: store.jobs(states=[JobState.FAILED]),
         "50 jobs of a label that 1 % have": lambda: store.jobs(labels=["team:team7"]),
         "jobs of a label that none has": lambda: store.jobs(labels=["team:none"]),
-        "jobs of the oldest hour": lambda: store.jobs(before=START + timedelta(hours=1)),
         "one job": lambda: store.job(job_id(0)),
         "jobs by state": lambda: store.count_jobs(),
         "what to claim": lambda: store.claims.claim_next(),

@@ -4,12 +4,11 @@ FastAPI runs plain functions in its thread pool.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
@@ -25,25 +24,9 @@ from ranksieve.service.spec import LONGEST_LABEL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
 
-_FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _REQUESTED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
-def _no_number(value: object) -> object:
-    """Refuse numbers, which pydantic would read as seconds since 1970."""
-    try:
-        float(str(value))
-    except ValueError:
-        return value
-    raise ValueError("give a date, a time and its zone, e.g. 2026-11-02T09:30:00Z")
-
-
-def _within_reason(moment: datetime) -> datetime:
-    """Clamp a moment to the range that every database can search."""
-    return min(max(moment, _FIRST), _LAST)
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
 Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=2 * LONGEST_LABEL + 1)]
 
 
@@ -56,26 +39,11 @@ def list_jobs(
     label: Annotated[
         list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
     ] = [],  # noqa: B006 (read by FastAPI)
-    since: Annotated[
-        Moment | SkipJsonSchema[None],
-        Query(description="Only jobs created at this time or later; needs a time zone."),
-    ] = None,
-    before: Annotated[
-        Moment | SkipJsonSchema[None],
-        Query(description="Only jobs created before this time; needs a time zone."),
-    ] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the previous page.")] = None,
 ) -> JobList:
     """List jobs, newest first."""
-    found = reader.jobs.jobs(
-        states=state,
-        labels=label,
-        since=since,
-        before=before,
-        limit=limit + 1,
-        after=after,
-    )
+    found = reader.jobs.jobs(states=state, labels=label, limit=limit + 1, after=after)
     jobs, more = found[:limit], len(found) > limit
     shown = [JobSummary.of(reader.shown_job(replace(job, result=None))) for job in jobs]
     return JobList(jobs=shown, next=jobs[-1].id if more else None)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
@@ -120,14 +119,6 @@ def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, m
 
     assert store.job(job.id).labels == labels
     assert store.jobs(labels=["team:nlp"]) == [job]
-
-
-def test_jobs_are_listed_by_the_time_they_were_created(store: Store, make_spec: MakeSpec) -> None:
-    first, second = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
-    zone = timezone(timedelta(hours=5))
-
-    assert [job.id for job in store.jobs(since=second.created_at)] == [second.id]
-    assert [job.id for job in store.jobs(before=second.created_at.astimezone(zone))] == [first.id]
 
 
 def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
