@@ -180,7 +180,6 @@ class Client:
         job_id: str,
         *,
         limit: int = 100,
-        offset: int = 0,
         after: int | None = None,
         generation: int | None = None,
         pareto: bool = False,
@@ -192,7 +191,6 @@ class Client:
         """
         params = _given(
             limit=limit,
-            offset=offset,
             after=after,
             generation=generation,
             pareto=pareto or None,

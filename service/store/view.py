@@ -165,7 +165,6 @@ class View:
         id: str,
         *,
         limit: int = 100,
-        offset: int = 0,
         generation: int | None = None,
         after: int | None = None,
         genomes: bool = True,
@@ -175,7 +174,6 @@ class View:
         Args:
             id: The job.
             limit: Most scorings to return.
-            offset: Scorings to skip. Large offsets are slow; `after` is not.
             generation: Generation of the scorings; None: all.
             after: Id of the last scoring of the page before.
             genomes: Whether to return `genome` and `ranks`, which have a number for each matrix.
@@ -183,7 +181,7 @@ class View:
         Raises:
             NotFoundError: There is no scoring `after`.
         """
-        query = _scorings_of(id).limit(limit).offset(offset)
+        query = _scorings_of(id).limit(limit)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
         if after is not None:
@@ -196,7 +194,6 @@ class View:
         id: str,
         *,
         limit: int | None = None,
-        offset: int = 0,
         generation: int | None = None,
         last: int | None = None,
         genomes: bool = True,
@@ -208,12 +205,11 @@ class View:
         Args:
             id: The job.
             limit: Most scorings to return; None for all.
-            offset: Scorings to skip.
             generation: Limits the scorings to those that this generation added; None: all.
             last: Chooses the front after this generation; None: the present one.
             genomes: See `candidates`.
         """
-        ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
+        ids = fronts.members(id, generation=generation, last=last).limit(limit).subquery()
         query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
         return self._values_of(id, query if genomes else query.with_only_columns(*_NUMBERS))
 

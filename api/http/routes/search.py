@@ -15,10 +15,6 @@ from ranksieve.search.errors import InputError
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
 
 
-MOST_SKIPPED = 10_000
-"""Most scorings to skip; a database reads what it skips."""
-
-
 @router.get("/generations")
 def generations(
     job_id: str,
@@ -41,12 +37,9 @@ def candidates(
     job_id: str,
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[
-        int, Query(ge=0, le=MOST_SKIPPED, description="Scorings to skip; use `after` for long lists.")
-    ] = 0,
     after: Annotated[
         Count | SkipJsonSchema[None],
-        Query(description="`id` of the previous page's last candidate, for long lists; not with `pareto`."),
+        Query(description="`id` of the previous page's last candidate; not with `pareto`."),
     ] = None,
     generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
     pareto: Annotated[
@@ -62,11 +55,13 @@ def candidates(
     """List the scorings of a job's candidates in the order they were saved."""
     if pareto:
         if after is not None:
-            raise InputError("after", "not allowed with pareto; use offset, the front is short")
-        found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation, genomes=genomes)
+            raise InputError(
+                "after", "not allowed with pareto; the front is short, ask for all of it by limit"
+            )
+        found = reader.jobs.front(job_id, limit=limit, generation=generation, genomes=genomes)
     else:
         found = reader.jobs.candidates(
-            job_id, limit=limit, offset=offset, generation=generation, after=after, genomes=genomes
+            job_id, limit=limit, generation=generation, after=after, genomes=genomes
         )
     return CandidatePage(
         candidates=[CandidateBody(**{**one, "failure": reader.shown(one["failure"])}) for one in found]
