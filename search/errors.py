@@ -6,7 +6,6 @@
     ├── GoneError         the thing existed but was not kept
     ├── ConflictError     the request does not fit the state of the job
     │   ├── SupersededError      another server has taken over the job
-    │   ├── OutdatedError        the job has changed since the caller read it
     │   └── UnresumableError     the saved state does not fit this program or the job's spec
     ├── LimitError        the caller exceeds a limit; a later attempt may succeed
     ├── CancelledError    the user cancelled the job
@@ -70,10 +69,6 @@ class SupersededError(ConflictError):
 
     Another server has taken over the job.
     """
-
-
-class OutdatedError(ConflictError):
-    """Request based on an outdated view of the job."""
 
 
 class UnresumableError(ConflictError):

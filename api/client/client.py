@@ -97,19 +97,17 @@ class Client:
         params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
         return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
 
-    def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:
+    def change(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change a job and return it.
 
         Args:
             job_id: The job.
             changes: Any of `name`, `labels`, `priority` and `actors`.
-            etag: Change the job only if it still has this `ETag`.
 
         Raises:
-            ApiError: The change was refused; status 412 if the job has changed since.
+            ApiError: The change was refused.
         """
-        headers = _given(**{"If-Match": etag})
-        return self.connection.request("PATCH", _path(job_id), json=dict(changes), headers=headers)
+        return self.connection.request("PATCH", _path(job_id), json=dict(changes))
 
     def pause(self, job_id: str) -> dict[str, Any]:
         """Pause a job and return it; its run may take a moment to end."""

@@ -39,7 +39,6 @@ from ranksieve.search.errors import (
     InputError,
     LimitError,
     NotFoundError,
-    OutdatedError,
     RanksieveError,
     StoreError,
 )
@@ -51,7 +50,6 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFoundError: HTTPStatus.NOT_FOUND,
-    OutdatedError: HTTPStatus.PRECONDITION_FAILED,
     GoneError: HTTPStatus.GONE,
     ConflictError: HTTPStatus.CONFLICT,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
@@ -66,7 +64,6 @@ CODES = {
     405: "method_not_allowed",
     409: "conflict",
     410: "gone",
-    412: "outdated",
     413: "body_too_large",
     416: "range_not_satisfiable",
     422: "invalid",

@@ -245,7 +245,6 @@ DETAILS: dict[int, str] = {
     404: "there is no job '0650f3a1c2b7e49d3f20a18c'",
     409: "job 0650f3a1c2b7e49d3f20a18c is searching; cancel it before it is deleted",
     410: "events up to 57 are past retention; go on after=57",
-    412: "this has changed since its ETag was given; get it again, then decide",
     413: f"the body is larger than the {MAX_BODY_BYTES} bytes that this server takes; "
     "a job file names its data and holds none",
     416: "the requested Range is beyond the end of the file",

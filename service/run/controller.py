@@ -139,15 +139,9 @@ class Controller:
         self._notice(job)
         return job
 
-    def change(
-        self,
-        id: str,
-        changes: JobChanges,
-        owner: str | None = None,
-        expect: Callable[[Job], None] = lambda job: None,
-    ) -> Job:
+    def change(self, id: str, changes: JobChanges, owner: str | None = None) -> Job:
         """Change a job and tell its running pipeline; see `UserRequests.change`."""
-        job = self._store.user_requests.change(id, changes, owner, expect)
+        job = self._store.user_requests.change(id, changes, owner)
         self._notice(job)
         return job
 

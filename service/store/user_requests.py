@@ -1,6 +1,5 @@
 """Requests of users, carried out at once or left for the server that runs the job."""
 
-from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -41,13 +40,7 @@ class UserRequests:
             self._base.notify(id)
         return job
 
-    def change(
-        self,
-        id: str,
-        changes: JobChanges,
-        owner: str | None = None,
-        expect: Callable[[Job], None] = lambda job: None,
-    ) -> Job:
+    def change(self, id: str, changes: JobChanges, owner: str | None = None) -> Job:
         """Change a job's name, labels, priority or actors.
 
         A running job takes new actors and a new priority while it runs.
@@ -56,7 +49,6 @@ class UserRequests:
             id: The job.
             changes: What to change.
             owner: Owner that the job must have; None: any.
-            expect: Raises if the job is not as the caller expects.
 
         Raises:
             NotFoundError: There is no such job.
@@ -65,7 +57,6 @@ class UserRequests:
         with self._base.database.writing() as session:
             row = mapping.find_job(session, id, owner, lock=True)
             before = mapping.job_of(row)
-            expect(before)
             spec = changes.applied_to(before.spec)
             if spec.resources != before.spec.resources and before.state.terminal:
                 raise ConflictError(f"job {id} has ended: {before.state}; it needs no actors any more")

@@ -14,11 +14,11 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
-from ranksieve.api.http.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
+from ranksieve.api.http.routes.etags import IfNoneMatch, tagged
 from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
 from ranksieve.service.job.changes import JobChanges
-from ranksieve.service.job.job import Job, JobState, Request
+from ranksieve.service.job.job import JobState, Request
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.spec import LONGEST_LABEL
 
@@ -59,19 +59,13 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
     return tagged(JobBody.of(reader.shown_job(reader.jobs.job(job_id))), if_none_match)
 
 
-@router.patch(
-    "/{job_id}", response_model=JobBody, responses={**_REQUESTED, **responses(HTTPStatus.PRECONDITION_FAILED)}
-)
-def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
+@router.patch("/{job_id}", responses=_REQUESTED)
+def change(job_id: str, changes: JobChanges, submitter: Submitter) -> JobBody:
     """Change a job's name, labels, priority or actors."""
-
-    def expect(job: Job) -> None:
-        """Check what only the caller of a visible job may learn."""
-        check_priority(submitter, changes.priority)
-        require_match(JobBody.of(submitter.shown_job(job)), if_match)
-
-    job = submitter.application.controller.change(job_id, changes, submitter.principal.sees, expect=expect)
-    return tagged(JobBody.of(submitter.shown_job(job)), None)
+    submitter.jobs.job(job_id)  # another's looks like none, whatever is asked of it
+    check_priority(submitter, changes.priority)
+    job = submitter.application.controller.change(job_id, changes, submitter.principal.sees)
+    return JobBody.of(submitter.shown_job(job))
 
 
 @router.delete(

@@ -56,11 +56,10 @@ def _document() -> dict[str, Any]:
 def _config() -> SchemathesisConfig:
     """All checks, with more answers that are right: a body too large is a refusal like any other. And what a job
     file's fields demand of each other, where a URL leads, which sizes a job has found, or what goes with what in a
-    query, is more than JSON Schema can say: what that allows may be refused by a 422; and what an `If-Match` made up
-    by chance names, by a 412.
+    query, is more than JSON Schema can say: what that allows may be refused by a 422.
     """
     refused = ["400", "401", "403", "404", "405", "409", "413", "415", "422", "429"]
-    accepted = ["2xx", "401", "403", "404", "409", "412", "422"]
+    accepted = ["2xx", "401", "403", "404", "409", "422"]
     demanding = [
         {
             "include-operation-id": operation,

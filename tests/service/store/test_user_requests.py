@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ranksieve.search.errors import ConflictError, NotFoundError, OutdatedError, SupersededError
+from ranksieve.search.errors import ConflictError, NotFoundError, SupersededError
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState, Request
@@ -213,15 +213,9 @@ def test_actors_are_changed_until_a_job_has_ended(store: Store, make_spec: MakeS
         assert store.events(job.id)[-1].data == {"actors": 7}
 
 
-def test_a_caller_who_expects_another_job_changes_nothing(store: Store, make_spec: MakeSpec) -> None:
+def test_nobody_else_changes_a_job(store: Store, make_spec: MakeSpec) -> None:
     job = store.submissions.create_job(make_spec())
 
-    def refuse(found: Job) -> None:
-        assert found == job
-        raise OutdatedError("it is another one")
-
-    with pytest.raises(OutdatedError):
-        store.user_requests.change(job.id, JobChanges(name="new"), expect=refuse)
     with pytest.raises(NotFoundError):
         store.user_requests.change(job.id, JobChanges(name="new"), "somebody else")
     assert store.job(job.id) == job
