@@ -48,24 +48,8 @@ def logits_at(
 ) -> torch.Tensor:
     """Run the model and return its logits at some positions, N×V, float32.
 
-    See `logits_read`.
-    """
-    logits_QV, place_N = logits_read(model, row_N, position_N, exact_N, **inputs)
-    # not `logits_QV[place_N]`: answers share places, and its gradients are summed in any order
-    return logits_QV.index_select(0, place_N).float()
-
-
-def logits_read(
-    model: PreTrainedModel,
-    row_N: torch.Tensor,
-    position_N: torch.Tensor,
-    exact_N: torch.Tensor | None = None,
-    **inputs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the model and return its logits once for each of some positions.
-
-    Returns the logits, Q×V, and the index among them of each position, N. Each distinct position goes through the
-    output head once, others not at all: on a small model the head costs as much as several blocks.
+    Each distinct position goes through the output head once, others not at all: on a small model the head costs as much
+    as several blocks.
 
     Args:
         model: Any causal one.
@@ -93,7 +77,8 @@ def logits_read(
             hooks.enter_context(head.register_forward_hook(_exact_for(torch.unique(exact_N))))
         logits: torch.Tensor = model(**inputs).logits
     logits_QV = logits[0] if narrowed else logits[row_Q, position_Q]
-    return logits_QV, place_N
+    # not `logits_QV[place_N]`: answers share places, and its gradients are summed in any order
+    return logits_QV.index_select(0, place_N).float()
 
 
 def _exact_for(

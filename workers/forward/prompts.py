@@ -79,7 +79,7 @@ class Prompts:
             cache: Result of `read`; used up.
             row_N: Row of each wanted logit.
             column_N: Position of each in its row: 0 is the prompt's last token.
-            exact_N: As for `logits_read`.
+            exact_N: As for `logits_at`.
         """
         following = [row.ids[self.lengths[b] :] for b, row in rows]
         longest = 1 + max(map(len, following))

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from ranksieve.workers.rivals.answer_bias import add_answer_bias
-from ranksieve.workers.rivals.rival import Rival, Setup, language_model
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.rivals.rival import Rival, Setup, class_scores, language_model, stored_bytes
+from ranksieve.workers.scoring.offsets import fitted_offsets
+from ranksieve.workers.scoring.scorer import Scorer
+from ranksieve.workers.types.scores import Floats, ScoreRequest, Scores
 
 BIAS_EXAMPLES = 512
 """Most calibration records that an answer bias is fitted to: it has a few numbers."""
@@ -13,10 +17,10 @@ BIAS_EXAMPLES = 512
 
 def dense(setup: Setup) -> Iterator[Rival]:
     """Yield the dense model, and one with an answer bias if answers are fixed."""
-    yield language_model(setup, "dense", setup.load())
     model = setup.load()
-    if _biased(setup, model):
-        yield language_model(setup, "dense, answer bias", model)
+    yield language_model(setup, "dense", model)
+    if setup.chooses:
+        yield _biased(setup, "dense", model)
 
 
 def eight_bits(setup: Setup) -> Iterator[Rival]:
@@ -38,8 +42,30 @@ def four_bits(setup: Setup) -> Iterator[Rival]:
     yield _quantized(setup, "dense, 4 bits", config)
 
 
-def _biased(setup: Setup, model: PreTrainedModel) -> bool:
-    return add_answer_bias(model, setup.task.splits["calibration"][:BIAS_EXAMPLES], setup.batch_tokens)
+def _biased(setup: Setup, name: str, model: PreTrainedModel) -> Rival:
+    """Return a model with one number added to each answer.
+
+    See `workers.scoring.offsets`.
+    """
+    scorer = Scorer(SwitchableModel(model, (), {}), setup.tokenizer, setup.task, setup.batch_tokens)
+
+    def log_likelihoods(request: ScoreRequest) -> Floats:
+        _, beliefs = scorer.score_dense(request)
+        return beliefs.logp_AK.astype(np.float64)
+
+    fitted = setup.task.splits["calibration"][:BIAS_EXAMPLES]
+    offset_C = fitted_offsets(
+        log_likelihoods(ScoreRequest(ranks=(), split="calibration", start=0, stop=len(fitted))),
+        np.array([example.label for example in fitted]),
+    )
+
+    def score(request: ScoreRequest) -> Scores:
+        examples = setup.task.splits[request.split][request.start : request.stop]
+        logp_EC = log_likelihoods(request) + offset_C
+        logp_EC -= np.logaddexp.reduce(logp_EC, axis=1, keepdims=True)
+        return class_scores(examples, np.arange(len(offset_C)), logp_EC)
+
+    return Rival(name=f"{name}, answer bias", settings={}, size_bytes=stored_bytes(model), score=score)
 
 
 def _quantized(setup: Setup, name: str, config: BitsAndBytesConfig) -> Rival:
@@ -52,5 +78,4 @@ def _quantized(setup: Setup, name: str, config: BitsAndBytesConfig) -> Rival:
         use_safetensors=True,
     )
     model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-untyped-call]
-    biased = _biased(setup, model)
-    return language_model(setup, f"{name}, answer bias" if biased else name, model)
+    return _biased(setup, name, model) if setup.chooses else language_model(setup, name, model)

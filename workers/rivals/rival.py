@@ -16,7 +16,6 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.workers.forward.likelihood import right_share
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.switchable import SwitchableModel
-from ranksieve.workers.rivals.answer_bias import fixed_answers
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import Failure, Floats, ScoreRequest, Scores
@@ -46,8 +45,9 @@ class Setup:
 
     @property
     def chooses(self) -> bool:
-        """Whether the answers are the same few for every record."""
-        return bool(fixed_answers(self.task.splits["calibration"]))
+        """Whether the answers to choose from are the same for every record."""
+        answers = {_answers(example) for examples in self.task.splits.values() for example in examples}
+        return self.task.kind == "choice" and len(answers) == 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +93,11 @@ def whole(setup: Setup, split: str, *, loss_only: bool = False) -> ScoreRequest:
     """Return the request to score a whole split."""
     stop = len(setup.task.splits[split])
     return ScoreRequest(ranks=(), split=split, start=0, stop=stop, loss_only=loss_only)
+
+
+def _answers(example: Example) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Return the number and the tokens of each answer to choose from."""
+    return tuple(sorted((span.choice, span.ids) for row in example.rows for span in row.spans))
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,13 @@ def test_tied_tensors_are_stored_once(make_llama: Callable[..., LlamaForCausalLM
     assert stored_bytes(tied) == 4 * sum(parameter.numel() for parameter in tied.parameters())
 
 
-def test_answers_of_one_record_alone_are_not_fixed(make_setup: Callable[..., Setup]) -> None:
-    assert make_setup().chooses
+def test_only_answers_that_are_the_same_for_every_record_make_classes(
+    make_setup: Callable[..., Setup], choice_example: Callable[..., Example]
+) -> None:
+    setup = make_setup()
+    assert setup.chooses
     assert not make_setup("generate").chooses
+    for answers in (((6,), (5,)), ((5,),)):
+        other = choice_example((4, 5), answers, 0)
+        task = replace(setup.task, splits={**setup.task.splits, "test": (other,)})
+        assert not replace(setup, task=task).chooses
