@@ -1,4 +1,4 @@
-"""Ranks of the result and of candidates, as JSON and CSV."""
+"""Ranks of the result and of candidates."""
 
 import pytest
 
@@ -12,23 +12,11 @@ def test_the_ranks_of_the_result_are_a_table_of_layers(shared, shared_job):
     }
 
 
-@pytest.mark.parametrize(
-    ("query", "headers"),
-    [("&format=csv", {}), ("", {"Accept": "text/csv"}), ("&format=csv", {"Accept": "*/*"})],
-)
-def test_the_ranks_of_a_candidate_as_csv(shared, shared_job, query, headers):
+def test_the_ranks_of_a_candidate(shared, shared_job):
     url = f"/v1/jobs/{shared_job['id']}"
     second = shared.get(f"{url}/candidates").json()["candidates"][1]["id"]
-    response = shared.get(f"{url}/ranks?candidate={second}{query}", headers=headers)
 
-    assert response.headers["content-type"].startswith("text/csv")
-    assert response.text.splitlines() == ["layer,q_proj", "0,16", "1,32"]
-
-
-def test_what_is_asked_for_by_name_wins(shared, shared_job):
-    response = shared.get(f"/v1/jobs/{shared_job['id']}/ranks?format=json", headers={"Accept": "text/csv"})
-
-    assert response.headers["content-type"] == "application/json"
+    assert shared.get(f"{url}/ranks?candidate={second}").json()["ranks"] == [[16], [32]]
 
 
 @pytest.mark.parametrize("candidate", [0, 999_999])
