@@ -84,7 +84,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
     app = _bare(lifespan=lifespan)
     app.state.application = application
-    app.state.streams = events.OpenStreams(application.settings.streams)
+    app.state.streams = events.OpenStreams()
     app.state.places = Places()
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)

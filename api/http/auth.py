@@ -105,12 +105,8 @@ def _caller(request: Request, token: str, principal: Principal | None) -> str:
     """Return the throttle's name of a request's caller: its valid key or its address."""
     if principal is not None and (id := id_of(token)) is not None:
         return f"key {id}"
-    return address_of(request) if principal is None else f"{principal.owner} at {address_of(request)}"
-
-
-def address_of(request: Request) -> str:
-    """Return the throttle's name of the address that a request comes from."""
-    return f"address {request.client.host if request.client is not None else ''}"
+    address = f"address {request.client.host if request.client is not None else ''}"
+    return address if principal is None else f"{principal.owner} at {address}"
 
 
 def refuse_open_network(settings: Settings, *, guarded: bool) -> None:

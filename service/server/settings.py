@@ -62,12 +62,6 @@ class Settings(BaseSettings):
         description="Most connections at once. One address, or the open requests of one key, may have a quarter of "
         "them; a trusted proxy all, so it has to limit its own clients.",
     )
-    streams: int = Field(
-        default=100,
-        ge=1,
-        le=100_000,
-        description="Most event streams at once, of one key and of one address.",
-    )
     queued_jobs: int = Field(default=1000, ge=1, description="Most jobs of one owner that wait to be run.")
     running_jobs: int = Field(
         default=1,

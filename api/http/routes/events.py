@@ -6,7 +6,7 @@ reconnects sends the last id it saw and misses nothing, because every event is r
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -17,12 +17,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic.json_schema import SkipJsonSchema
 
-from ranksieve.api.http.auth import address_of
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Caller, Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
 from ranksieve.api.http.schemas.jobs import EventBody, EventPage
-from ranksieve.search.errors import GoneError, LimitError, NotFoundError, StoreError
+from ranksieve.search.errors import GoneError, NotFoundError, StoreError
 from ranksieve.service.job.events import Event
 from ranksieve.service.run.feed import Subscription
 
@@ -85,44 +84,20 @@ class SharedReads:
 
 
 class OpenStreams:
-    """Streams that clients are reading: counted, and ended by a stopping server.
+    """Streams that clients are reading, which a stopping server ends."""
 
-    Args:
-        most: Most streams of one holder, a key or an address.
-    """
-
-    def __init__(self, most: int) -> None:
+    def __init__(self) -> None:
         self.closing = False
         self.reads = SharedReads()
-        self._most = most
-        self._open: dict[Subscription, Collection[str]] = {}
+        self._open: set[Subscription] = set()
 
-    def check(self, holders: Collection[str]) -> None:
-        """Check that these holders may open another stream.
-
-        Raises:
-            LimitError: One of them has too many.
-        """
-        opened = list(self._open.values())
-        for holder in holders:
-            if sum(holder in those for those in opened) >= self._most:
-                raise LimitError(
-                    f"{holder} has {self._most} event streams open; close one, or read the events as pages",
-                    retry_after_s=5,
-                )
-
-    def add(self, subscription: Subscription, holders: Collection[str]) -> None:
-        """Register a stream.
-
-        Raises:
-            LimitError: See `check`; others were opened since.
-        """
-        self.check(holders)
-        self._open[subscription] = holders
+    def add(self, subscription: Subscription) -> None:
+        """Register a stream."""
+        self._open.add(subscription)
 
     def discard(self, subscription: Subscription) -> None:
         """Forget a stream."""
-        self._open.pop(subscription, None)
+        self._open.discard(subscription)
 
     def close(self) -> None:
         """End every stream; its client may reconnect to the next server."""
@@ -154,18 +129,14 @@ def events(
     if "text/event-stream" in request.headers.get("accept", ""):
         start = after if last_event_id is None else last_event_id
         streams: OpenStreams = request.app.state.streams
-        holders = {request.state.caller, address_of(request)}
-        streams.check(holders)
         reader.jobs.events(job_id, after=start, limit=1)  # errors are answered before the stream begins
-        stream = _stream(reader, streams, holders, job_id, start)
+        stream = _stream(reader, streams, job_id, start)
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     page = reader.jobs.events(job_id, after=after, limit=limit)
     return EventPage(events=[_body(reader, event) for event in page], next=page[-1].seq if page else after)
 
 
-async def _stream(
-    reader: Caller, streams: OpenStreams, holders: Collection[str], job_id: str, after: int
-) -> AsyncIterator[bytes]:
+async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Yield server-sent events of one job after `after`.
 
     Ends with the job, with the reader's key or with the server's streams.
@@ -173,7 +144,7 @@ async def _stream(
     async with reader.application.feed.subscribe(job_id) as subscription:
         checked = time.monotonic()
         try:
-            streams.add(subscription, holders)
+            streams.add(subscription)
             while not streams.closing:
                 if time.monotonic() - checked >= KEEPALIVE_S:
                     if not await run_in_threadpool(reader.is_still_good):
@@ -190,8 +161,8 @@ async def _stream(
                     return
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
-        except (NotFoundError, GoneError, StoreError, LimitError):
-            return  # events were deleted, cannot be read now or are read too often; the client reconnects
+        except (NotFoundError, GoneError, StoreError):
+            return  # events were deleted, or cannot be read now; the client reconnects
         finally:
             streams.discard(subscription)
 

@@ -15,7 +15,6 @@ from ranksieve.api.http.routes import events
 from ranksieve.api.http.schemas.jobs import EventBody
 from ranksieve.search.errors import NotFoundError
 from ranksieve.service.job.events import Event, EventType
-from ranksieve.service.run.feed import Feed
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.store import View
 
@@ -256,22 +255,3 @@ def test_a_stream_ends_with_the_key_of_its_reader(http, spec, pipeline, applicat
     assert seen
     assert not pipeline.go.is_set(), "the job goes on, its stream does not"
     pipeline.go.set()
-
-
-@pytest.mark.parametrize("holder", ["admin at address testclient", "address testclient"])
-def test_one_stream_too_many_of_a_key_or_an_address_is_refused(shared, shared_job, holder, monkeypatch):
-    streams, url = shared.app.state.streams, f"/v1/jobs/{shared_job['id']}/events"
-    monkeypatch.setattr(streams, "_most", 2)
-    opened = [Feed().subscribe(shared_job["id"]) for _ in range(2)]
-    for one in opened:
-        streams.add(one, {holder})
-
-    refused = shared.get(url, headers=STREAM)
-
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "5"
-    assert f"{holder} has 2 event streams open" in refused.json()["detail"]
-    assert shared.get(url).status_code == 200
-    for one in opened:
-        streams.discard(one)
-        assert _stream(shared, shared_job["id"])
