@@ -212,10 +212,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "cache_gib": 100.0,
             "body_bytes": 4_194_304,
         },
-        "tasks": ["choice", "generate", "lm"],
-        "efforts": ["quick", "normal", "thorough"],
-        "dtypes": ["auto", "float32", "bfloat16", "float16"],
-        "objectives": ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"],
     },
     "LocalModelList": {
         "models": [

@@ -1,13 +1,13 @@
-"""Properties of a server: limits, words of job files, local models, health."""
+"""Properties of a server: limits, local models, health."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ranksieve.api.http.schemas.common import MAX_BODY_BYTES, Shown
+from ranksieve.api.http.schemas.common import Shown
 
 
-class DeviceBody(BaseModel):
+class DeviceBody(Shown):
     """Device that models can run on."""
 
     kind: str = Field(description="`cpu` or `cuda`.")
@@ -15,7 +15,7 @@ class DeviceBody(BaseModel):
     memory_bytes: int | None
 
 
-class LimitsBody(BaseModel):
+class LimitsBody(Shown):
     """Limits of the server."""
 
     requests_per_second: int = Field(description="Per key; 0: no limit.")
@@ -24,7 +24,7 @@ class LimitsBody(BaseModel):
     webhooks: int = Field(description="Per owner.")
     event_retention_days: float = Field(description="After a job's end.")
     cache_gib: float | None = Field(description="Null: no limit.")
-    body_bytes: int = Field(default=MAX_BODY_BYTES, description="Per request.")
+    body_bytes: int = Field(description="Per request.")
 
 
 class CapabilitiesBody(BaseModel):
@@ -33,10 +33,6 @@ class CapabilitiesBody(BaseModel):
     versions: dict[str, str]
     devices: list[DeviceBody] = Field(description="Devices of the server's machine; a cluster may have more.")
     limits: LimitsBody
-    tasks: list[str] = Field(description="Values of `task.kind`.")
-    efforts: list[str] = Field(description="Values of `effort`.")
-    dtypes: list[str] = Field(description="Values of `model.dtype`.")
-    objectives: list[str] = Field(description="Values of `objective.kind`.")
 
 
 class LocalModelBody(Shown):
