@@ -3,10 +3,15 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all docs lint types contracts pytest coverage install clean
+.PHONY: demo evidence test test-all docs lint types contracts pytest coverage install clean
 
 demo: $(VENV)/installed
 	$(BIN)/ranksieve demo $(ARGS)
+
+# One question about all tasks of tests/benchmarks/tasks, e.g. `make evidence Q=sizes ARGS='--tasks movies --seeds 0'`.
+evidence: $(VENV)/installed-dev
+	$(BIN)/python tests/benchmarks/tasks/fetch.py .ranksieve/evidence
+	$(BIN)/python tests/benchmarks/evidence.py $(Q) $(ARGS)
 
 test: lint types contracts pytest
 

