@@ -26,7 +26,7 @@ from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores
 LONG_S, KILLED_WITHIN_S = 60.0, 10
 
 SLOW_START, HELD, HANGS = "slow start", "held", "hangs"  # names of files
-FAULTY_STARTS = 4
+FAULTY_STARTS = 3  # as many failures would make a request suspect
 
 
 @pytest.fixture(autouse=True)
@@ -169,25 +169,11 @@ def test_results_are_in_request_order(make_job: Callable[..., Job]) -> None:
     assert job.replaced == []
 
 
-def test_dead_actor_is_replaced_and_the_results_are_the_same(make_job: Callable[..., Job]) -> None:
-    job = make_job(2)
-    assert starts(job.run(*fine(3), request("die once", 3), *fine(2))) == [0, 1, 2, 3, 0, 1]
-    ((actor, reason),) = job.replaced
-    assert actor in {0, 1}
-    assert reason.startswith("died: ")
-
-
 def test_an_actor_that_lost_its_accelerator_is_replaced(make_job: Callable[..., Job]) -> None:
     job = make_job()
     assert starts(job.run(request("illegal access once", 3), *fine(2))) == [3, 0, 1]
     reason = "lost its accelerator: CUDA error: an illegal memory access was encountered"
     assert job.replaced == [(0, reason)]
-
-
-def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) -> None:
-    job = make_job(2, timeout_s=3.0)
-    assert starts(job.run(request("hang once", 7), *fine(2))) == [7, 0, 1]
-    assert [reason for _, reason in job.replaced] == ["missed its deadline of 3 s"]
 
 
 def test_a_deadline_is_noticed_while_others_answer_without_a_pause(make_job: Callable[..., Job]) -> None:
@@ -196,6 +182,7 @@ def test_a_deadline_is_noticed_while_others_answer_without_a_pause(make_job: Cal
     results = job.run(request("hang once", 7), *brief, on_done=lambda _: replaced.append(len(job.replaced)))
     assert starts(results) == [7, *range(300)]
     assert replaced[len(brief) - 1] == 1
+    assert [reason for _, reason in job.replaced] == ["missed its deadline of 1.5 s"]
 
 
 @pytest.mark.campaign
@@ -318,15 +305,6 @@ def test_errors_of_an_actor_say_whose_fault_they_are(make_job: Callable[..., Job
         job.dispatcher.run("score_dense", [request("no memory")])
 
 
-def test_beliefs_reach_replacements_too(make_job: Callable[..., Job]) -> None:
-    job = make_job()
-    job.dispatcher.set_beliefs({"search": 5})
-    assert job.run(request("beliefs")) == [{"search": 5}]
-    job.run(request("die once"))
-    assert len(job.replaced) == 1
-    assert job.run(request("beliefs")) == [{"search": 5}]
-
-
 @pytest.mark.parametrize(
     "fates", [("no beliefs",), ("", "no beliefs")], ids=["while it is up", "as it starts"]
 )
@@ -340,17 +318,6 @@ def test_an_actor_that_does_not_get_the_beliefs_is_replaced(
     job.run(*([request("die once")] if len(fates) > 1 else []))
     assert job.run(request("beliefs")) == [{"search": 5}]
     assert job.replaced[-1] == (0, "failed before its work: OSError: they cannot be fetched")
-
-
-def test_an_idle_actor_gets_more_while_another_works(make_job: Callable[..., Job]) -> None:
-    job, waiting = make_job(2), [request("hang"), *fine(3)]
-
-    def take(idle: int) -> list[tuple[str, ScoreRequest]]:
-        assert 0 < idle <= 2
-        return [(f"{one.split} {one.start}", one) for one in (waiting.pop(0) for _ in range(idle) if waiting)]
-
-    stream = job.dispatcher.stream("score", take)
-    assert [next(stream)[0] for _ in range(3)] == ["fine 0", "fine 1", "fine 2"]
 
 
 def test_a_stream_ends_when_nothing_runs_and_there_is_nothing_to_take(make_job: Callable[..., Job]) -> None:
@@ -370,10 +337,11 @@ def test_a_stream_ends_when_nothing_runs_and_there_is_nothing_to_take(make_job: 
     assert len(job.replaced) == 1
 
 
-def test_a_job_that_gets_more_actors_uses_them_at_once(make_job: Callable[..., Job]) -> None:
+def test_a_job_that_gets_more_actors_uses_them_while_another_works(make_job: Callable[..., Job]) -> None:
     job, waiting = make_job(), [request("hang"), *fine(3)]
 
     def take(idle: int) -> list[tuple[str, ScoreRequest]]:
+        assert 0 < idle <= job.share.held
         taken = [waiting.pop(0) for _ in range(idle) if waiting]
         job.share.change(limit=2, priority=0)
         return [(f"{one.split} {one.start}", one) for one in taken]
@@ -421,16 +389,6 @@ def test_an_actor_that_fails_is_the_first_to_be_taken(
     assert starts(job.run(*(request(HELD, index) for index in range(4)))) == [0, 1, 2, 3]
     assert job.dispatcher._crew.up() == [1]
     assert job.share.held == 1
-
-
-def test_a_changing_share_changes_no_result(make_job: Callable[..., Job]) -> None:
-    job = make_job(2)
-
-    def change(done: int) -> None:
-        job.share.change(limit=1 + done % 3, priority=0)
-
-    assert starts(job.run(*fine(12), on_done=change)) == list(range(12))
-    assert job.replaced == []
 
 
 def test_expensive_requests_come_first() -> None:

@@ -99,32 +99,41 @@ def test_dead_node_is_the_machines_fault(cluster: Cluster, monkeypatch: pytest.M
         pass
 
 
-def test_full_disk_of_a_worker_is_told(run: Run) -> None:
-    def phase() -> Iterator[None]:
-        raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
-        yield
-
-    with pytest.raises(OSError, match=r"No space left on device: '/cache/x'") as caught:
-        run(phase)
-    assert caught.value.errno == errno.ENOSPC
-
-
-def test_waiting_threads_give_way_to_other_work(run: Run) -> None:
-    def phase() -> Iterator[int]:
-        yield int(os.environ["GOMP_SPINCOUNT"])
-
-    assert run(phase) < 10_000
-
-
-def test_error_of_the_user_arrives_as_it_is(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("raised", "kind", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/cache/x"),
+            OSError,
+            "No space left on device: '/cache/x'",
+        ),
+        (InputError("model.path", "is bad"), InputError, "is bad"),
+        (ZeroDivisionError("by zero"), ZeroDivisionError, "by zero"),
+        (
+            torch.OutOfMemoryError("2.00 GiB"),
+            InfrastructureError,
+            "phase phase: out of .*take fewer resources",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
+            InfrastructureError,
+            "phase phase lost its accelerator: CUDA error: uncorrectable",
+        ),
+    ],
+    ids=["disk", "user", "code", "memory", "accelerator"],
+)
+def test_an_error_of_a_worker_says_whose_fault_it_is(
+    run: Run, raised: Exception, kind: type[Exception], told: str
+) -> None:
     def phase() -> Iterator[Progress]:
-        yield Progress(phase="check", done=0, total=1)
-        raise InputError("model.path", "is bad") from FileNotFoundError(errno.ENOENT, "No such file", "/x")
+        yield Progress(phase="check", done=int(os.environ["GOMP_SPINCOUNT"]), total=1)
+        raise raised
 
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(kind, match=told) as caught:
         run(phase)
-    assert (caught.value.field, caught.value.message) == ("model.path", "is bad")
-    assert len(run.progress) == 1
+    for name in ("errno", "field"):
+        assert getattr(caught.value, name, None) == getattr(raised, name, None)
+    assert run.progress[0].done < 10_000  # threads that wait give way to other work
 
 
 def test_unreadable_input_is_the_machines_fault(run: Run) -> None:
@@ -136,35 +145,6 @@ def test_unreadable_input_is_the_machines_fault(run: Run) -> None:
             raise InputError("model.path", f"cannot load the weights: {error}") from error
 
     with pytest.raises(InfrastructureError, match=r"Stale file handle: '/models/x'; fix it"):
-        run(phase)
-
-
-def test_error_of_the_code_keeps_its_kind(run: Run) -> None:
-    def phase() -> Iterator[Progress]:
-        yield Progress(phase="check", done=0, total=1)
-        raise ZeroDivisionError("by zero")
-
-    with pytest.raises(ZeroDivisionError, match="by zero"):
-        run(phase)
-
-
-def test_a_lack_of_memory_is_the_machines_fault(run: Run) -> None:
-    def phase() -> Iterator[Progress]:
-        yield Progress(phase="check", done=0, total=1)
-        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
-
-    with pytest.raises(InfrastructureError, match=r"phase phase: out of .*take fewer resources\.actors"):
-        run(phase)
-
-
-def test_a_worker_that_loses_its_accelerator_is_the_machines_fault(run: Run) -> None:
-    def phase() -> Iterator[Progress]:
-        yield Progress(phase="check", done=0, total=1)
-        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
-
-    with pytest.raises(
-        InfrastructureError, match="phase phase lost its accelerator: CUDA error: uncorrectable"
-    ):
         run(phase)
 
 
