@@ -9,7 +9,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-JITTER_STEPS = 5
+JITTER_STEPS = 10
 JITTER_GROWTH = 10.0
 
 
@@ -17,11 +17,14 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
     """Return the lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
 
     Rank-deficient Grams are the normal case; the damping makes them definite. If rounding still breaks the Cholesky
-    factorisation, the damping grows, and at last the eigenvalues are clamped relative to the largest.
+    factorisation, the damping grows.
 
     Args:
         gram_NN: Symmetric positive semi-definite, not all zero.
         damping: Relative to the mean of the diagonal.
+
+    Raises:
+        ValueError: No damping helps: the Gram is not one.
     """
     mean = gram_NN.diagonal().mean()
     for step in range(JITTER_STEPS):
@@ -31,13 +34,7 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
         root, info = torch.linalg.cholesky_ex(damped_NN)
         if info == 0:
             return root
-    values, vectors = eigh(gram_NN)
-    logger.warning(
-        "Cholesky failed %d times; eigenvalues clamped at %g of the largest", JITTER_STEPS, damping
-    )
-    clamped = vectors * values.clamp_min(damping * values[-1]).sqrt()
-    upper: torch.Tensor = torch.linalg.qr(clamped.T, mode="r").R
-    return upper.T
+    raise ValueError("its Gram has negative eigenvalues; try model.dtype: float32")
 
 
 def eigh(square_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.forward.batches import Batch, longest_row, make_batches
 from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import dense_logits, kl, log_likelihoods, task_losses, token_shares
+from ranksieve.workers.forward.loss import kl, log_likelihoods, right_losses, token_shares
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import Example
 
@@ -197,20 +197,23 @@ def _loss(
 ) -> torch.Tensor:
     """Return the loss of a candidate, summed over the batch's examples.
 
-    The answer tokens of an example count as their mean.
+    It is what the search minimises, but for the dense model's own loss. The answer tokens of an example count as their
+    mean.
     """
-    dense_NV = dense_logits(model, batch)
+    model.switch((DENSE,) * len(model.matrices))
+    with torch.no_grad():
+        dense_NV = answer_logits(model.model, batch)
     model.switch(ranks)
     logits_NV = answer_logits(model.model, batch)
     dense, logp = (
         log_likelihoods(kind, each_NV, examples, batch, max_choices) for each_NV in (dense_NV, logits_NV)
     )
-    share_N = token_shares(batch, max_choices)
-    loss = task_losses(kind, dense, logp, examples, batch, settings.kl_weight, share_N).sum()
-    if kind == "choice":
-        kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
-        loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
-    return loss
+    share_N, weight = token_shares(batch, max_choices), settings.kl_weight
+    losses = weight * kl(dense, logp) + (1 - weight) * right_losses(kind, logp, examples, batch)
+    if kind != "choice":
+        return (share_N * losses).sum()
+    kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
+    return losses.sum() + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
 
 
 def _shares(bounds: tuple[float, float], steps: int, rng: random.Random) -> list[float]:

@@ -1,10 +1,8 @@
-"""Differentiable task loss of a candidate, for training.
+"""Differentiable parts of the task loss, for training and tuning.
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary.
 
-It is what the search minimises, without the dense model's own loss: KL from the dense model, and the right answers'
-negative log-likelihood. It is over the answers for `choice`, over the vocabulary at answer positions otherwise. There
-every answer token has equal weight, unless `share_N` is given; in the search every answer has.
+The loss is over the answers for `choice`, over the vocabulary at answer positions otherwise.
 """
 
 from collections.abc import Sequence
@@ -12,25 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.forward.batches import Batch
-from ranksieve.workers.forward.likelihood import (
-    answer_logits,
-    choice_scores,
-    right_choices,
-)
-from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.forward.likelihood import choice_scores, right_choices
 from ranksieve.workers.types.plan import Example
-
-
-def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
-    """Return the dense model's logits of the answer tokens, N×V, without gradients.
-
-    The model stays switched to dense.
-    """
-    model.switch((DENSE,) * len(model.matrices))
-    with torch.no_grad():
-        return answer_logits(model.model, batch)
 
 
 def log_likelihoods(
@@ -44,30 +26,6 @@ def log_likelihoods(
         return logits_NV.log_softmax(dim=1)
     score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
     return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)
-
-
-def task_losses(
-    kind: str,
-    dense: torch.Tensor,
-    logp: torch.Tensor,
-    examples: Sequence[Example],
-    batch: Batch,
-    kl_weight: float,
-    share_N: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the loss in nats of each example, S, for `choice`; else of each token, N.
-
-    Args:
-        kind: Kind of the task.
-        dense: The dense model's `log_likelihoods`.
-        logp: The candidate's `log_likelihoods`.
-        examples: All examples that the batches were made of.
-        batch: Positions of their answers.
-        kl_weight: Weight of the KL; the likelihood has the rest.
-        share_N: Weight of each answer token, not for `choice`; 1 by default.
-    """
-    loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * right_losses(kind, logp, examples, batch)
-    return loss if kind == "choice" or share_N is None else share_N * loss
 
 
 def right_losses(kind: str, logp: torch.Tensor, examples: Sequence[Example], batch: Batch) -> torch.Tensor:

@@ -17,14 +17,11 @@ ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 ENTRY_BYTES = 96
 """Most header bytes of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
 
-LEAST_ENTRY_BYTES = len('"":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},')
-"""Least header bytes of a tensor besides its name."""
-
 PREFIX_BYTES = 256
 """Bytes per file: the length of its header, its format, padding."""
 
-LOW_RANK_SUFFIXES = ("basis.weight", "follow.weight", "order")
-"""The most tensors that one matrix becomes; see `workers.model.layers`."""
+LOW_RANK_SUFFIXES = ("down.weight", "up.weight")
+"""The most tensors that one matrix becomes besides its bias; see `workers.model.layers`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +33,12 @@ class Remainder:
         wide_numbers: Stored in the working dtype, or kept in float32.
         other_bytes: Bytes of tensors that are not floats.
         header_bytes: Upper bound of the headers.
-        dense_header_bytes: Lower bound of the dense model's headers.
     """
 
     numbers: int
     other_bytes: int
     header_bytes: int
     wide_numbers: int = 0
-    dense_header_bytes: int = 0
 
     def size_bytes(self, dtype: str) -> int:
         """Return an upper bound of the bytes in a working dtype."""
@@ -52,8 +47,7 @@ class Remainder:
 
     def dense_bytes(self, dtype: str) -> int:
         """Return a lower bound of the bytes in the dense model."""
-        numbers = self.numbers + self.wide_numbers
-        return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
+        return (self.numbers + self.wide_numbers) * ITEM_BYTES[dtype] + self.other_bytes
 
 
 def remainder(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> Remainder:
@@ -80,7 +74,6 @@ def remainder(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> Remain
         wide_numbers=sum(count for name, count in floats.items() if wide(name)),
         other_bytes=sum(others),
         header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
-        dense_header_bytes=sum(LEAST_ENTRY_BYTES + len(name.encode()) for name, _ in tensors.values()),
     )
 
 
