@@ -252,12 +252,6 @@ def test_hub_id_that_is_a_folder_here_is_refused(
         records.read(hub("owner/name"))
 
 
-@pytest.mark.parametrize("half", ["\\ud83d", "\\uD83D", "\\uDE00", "\\ude00"])
-def test_half_of_a_surrogate_pair_is_no_text_in_whatever_letters(tmp_path: Path, half: str) -> None:
-    with pytest.raises(InputError, match=r"line 1 is not JSON: .* no half of a surrogate pair"):
-        records.read(write(tmp_path / "a.jsonl", f'{{"a": "{half}"}}'))
-
-
 def test_no_link_in_an_archive_of_the_hub_leads_to_a_file_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
