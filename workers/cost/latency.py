@@ -1,11 +1,14 @@
 """Latency table of a device, what it is measured from and under which conditions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from ranksieve.search.space.latency import Curve, LatencyTable
+from pydantic import TypeAdapter
+
+from ranksieve.search.space.latency import LatencyTable
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
 
@@ -45,31 +48,15 @@ class Latency:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reverses it."""
-        table = {
-            "curves": [
-                {
-                    "ranks": list(curve.ranks),
-                    "nanoseconds": list(curve.nanoseconds),
-                    "dense_nanoseconds": curve.dense_nanoseconds,
-                    "matrices": list(curve.matrices),
-                }
-                for curve in self.table.curves
-            ],
-            "other_nanoseconds": self.table.other_nanoseconds,
-        }
-        return {**asdict(replace(self, table=None)), "table": table}  # type: ignore[arg-type]
+        values: dict[str, Any] = _adapter().dump_python(self, mode="json", exclude={"table": {"_by_name"}})
+        return values
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> "Latency":
         """Return the latency of `to_json`, also after a round trip through JSON."""
-        curves = tuple(
-            Curve(
-                ranks=tuple(curve["ranks"]),
-                nanoseconds=tuple(curve["nanoseconds"]),
-                dense_nanoseconds=curve["dense_nanoseconds"],
-                matrices=tuple(curve["matrices"]),
-            )
-            for curve in data["table"]["curves"]
-        )
-        table = LatencyTable(curves=curves, other_nanoseconds=data["table"]["other_nanoseconds"])
-        return cls(**{**data, "table": table, "workload": Workload(**data["workload"])})
+        return _adapter().validate_python(data)
+
+
+@cache
+def _adapter() -> TypeAdapter[Latency]:
+    return TypeAdapter(Latency)

@@ -74,22 +74,8 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
     space = dense.space(plan.training.rank_step)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
-    return (yield from gathered_midway(plan, dense, ranks))
-
-
-def gathered_midway(
-    plan: PreparationPlan, way: Prepared, ranks: Sequence[int]
-) -> Generator[Progress, None, Prepared]:
-    """Yield progress and return the job with factors from Grams gathered midway.
-
-    Args:
-        plan: See `factors_in_closed_form`; its `midway_share` is not used.
-        way: Job with the candidate's factors.
-        ranks: The candidate: one per matrix, -1 leaves it dense.
-    """
-    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
-    key = content_key("midway", way.factors.name, ranks, len(_gathered(plan)))
-    return (yield from _made(plan, way.model, pick_device(plan.device), cache, key, (way.factors, ranks)))
+    key = content_key("midway", dense.factors.name, ranks, examples)
+    return (yield from _made(plan, model, device, cache, key, (dense.factors, ranks)))
 
 
 def key_of(plan: PreparationPlan, model: PreparedModel) -> str:

@@ -32,7 +32,7 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency_measurement, "ROUNDS", 1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plan(prepared: Prepared) -> LatencyPlan:
     return LatencyPlan(
         model_folder=prepared.model.folder,
@@ -51,27 +51,38 @@ def measured(plan: LatencyPlan, make_timer: MakeTimer) -> Latency:
     return latency
 
 
-def flops(matrix: MatrixShape, rank: int, tokens: int) -> int:
-    return 2 * tokens * matrix.price(rank)
+@pytest.fixture(scope="module")
+def straight(plan: LatencyPlan, make_flop_timer: MakeTimer) -> Latency:
+    """What a prefill takes where a matrix takes as long inside the model as alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency_measurement, "ROUNDS", 1)
+        return measured(plan, make_flop_timer)
 
 
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
 def test_every_rank_costs_its_flops(
-    plan: LatencyPlan, kind: WorkloadKind, make_flop_timer: MakeTimer
+    plan: LatencyPlan, straight: Latency, kind: WorkloadKind, make_flop_timer: MakeTimer
 ) -> None:
-    workload = replace(plan.workload, kind=kind)
-    latency = measured(replace(plan, workload=workload), make_flop_timer)
+    decoding = replace(plan, workload=replace(plan.workload, kind="decode"))
+    latency = straight if kind == "prefill" else measured(decoding, make_flop_timer)
     tokens = 10 if kind == "prefill" else 2
     for matrix in plan.matrices:
         for rank in matrix.grid(4):
-            assert latency.table.price(matrix, rank) == flops(matrix, rank, tokens)
+            assert latency.table.price(matrix, rank) == 2 * tokens * matrix.price(rank)
     assert latency.stretched == latency.stretched_ranks == 1
     assert latency.checked_nanoseconds == latency.expected_nanoseconds
     assert (latency.device, latency.dtype, latency.threads) == ("this machine's processor", "float32", 1)
+    assert Latency.from_json(json.loads(json.dumps(latency.to_json()))) == latency
 
 
-def test_the_table_adds_up_to_the_whole_model(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
-    table = measured(plan, make_flop_timer).table
+def test_the_table_adds_up_to_the_whole_model_and_has_each_shape_once(
+    plan: LatencyPlan, straight: Latency
+) -> None:
+    table = straight.table
+    shapes = {(matrix.out_features, matrix.in_features) for matrix in plan.matrices}
+    assert len(table.curves) == len(shapes) < len(plan.matrices)
+    named = sorted(name for curve in table.curves for name in curve.matrices)
+    assert named == sorted(matrix.name for matrix in plan.matrices)
     model = load_prepared(plan.model_folder, torch.device("cpu"))
     run = forward_pass(model, plan.workload)
     with FlopCounterMode(display=False) as dense:
@@ -84,7 +95,7 @@ def test_the_table_adds_up_to_the_whole_model(plan: LatencyPlan, make_flop_timer
 
 
 def test_what_matrices_take_longer_inside_the_model_stretches_the_table(
-    plan: LatencyPlan, make_flop_timer: MakeTimer
+    plan: LatencyPlan, straight: Latency, make_flop_timer: MakeTimer
 ) -> None:
     class SlowInModel(make_flop_timer):  # type: ignore[misc, valid-type]
         def time(self, call: Callable[[], object]) -> None:
@@ -92,10 +103,10 @@ def test_what_matrices_take_longer_inside_the_model_stretches_the_table(
             if call.__qualname__.startswith("forward_pass"):
                 self.taken[-1] = 3 * self.taken[-1] // 2
 
-    straight, slow = measured(plan, make_flop_timer).table, measured(plan, SlowInModel)
+    slow = measured(plan, SlowInModel)
     assert slow.stretched == pytest.approx(1.5)
     assert slow.stretched_ranks == pytest.approx(1.5)
-    assert slow.table.dense_nanoseconds == pytest.approx(1.5 * straight.dense_nanoseconds, rel=1e-3)
+    assert slow.table.dense_nanoseconds == pytest.approx(1.5 * straight.table.dense_nanoseconds, rel=1e-3)
     assert slow.expected_nanoseconds == pytest.approx(slow.checked_nanoseconds, rel=1e-3)
 
 
@@ -125,20 +136,6 @@ def test_matrices_that_take_no_time_are_refused(plan: LatencyPlan, make_flop_tim
 
     with pytest.raises(InputError, match="take no measurable time"):
         measured(plan, Still)
-
-
-def test_a_table_survives_json(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
-    latency = measured(plan, make_flop_timer)
-    assert Latency.from_json(json.loads(json.dumps(latency.to_json()))) == latency
-
-
-def test_matrices_of_one_shape_are_timed_once(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
-    curves = measured(plan, make_flop_timer).table.curves
-    shapes = {(matrix.out_features, matrix.in_features) for matrix in plan.matrices}
-    assert len(curves) == len(shapes) < len(plan.matrices)
-    assert sorted(name for curve in curves for name in curve.matrices) == sorted(
-        m.name for m in plan.matrices
-    )
 
 
 def test_biases_and_conv1d_make_shapes_of_their_own(
