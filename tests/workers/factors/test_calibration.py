@@ -336,33 +336,38 @@ def test_model_is_left_as_it_was(
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_activation_that_is_not_finite_is_named(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
-) -> None:
-    model = make_llama()
+def break_activations(model: PreTrainedModel) -> None:
     model.get_parameter("model.layers.0.mlp.gate_proj.weight")[0, 0] = torch.nan
-    with pytest.raises(ScoringError, match=r"activation of model\.layers\.0\.mlp\.down_proj .* batch 0"):
-        gather(model, make_task("choice"))
 
 
-def test_gradient_that_is_not_finite_is_named(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
-) -> None:
-    def break_gradient(_: object, __: object, output: torch.Tensor) -> None:
+def break_gradients(model: PreTrainedModel) -> None:
+    def spoil(_: object, __: object, output: torch.Tensor) -> None:
         output.register_hook(lambda grad: grad * torch.nan)
 
-    model = make_llama()
-    model.get_submodule("model.norm").register_forward_hook(break_gradient)
-    with pytest.raises(ScoringError, match=r"gradient of model\.layers\.1\.mlp\.down_proj .* batch 0"):
-        gather(model, make_task("choice"))
+    model.get_submodule("model.norm").register_forward_hook(spoil)
 
 
-def test_logits_that_are_not_finite_are_refused(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
+def break_logits(model: PreTrainedModel) -> None:
+    model.get_parameter("lm_head.weight")[0, 0] = torch.inf
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (break_activations, r"activation of model\.layers\.0\.mlp\.down_proj .* batch 0"),
+        (break_gradients, r"gradient of model\.layers\.1\.mlp\.down_proj .* batch 0"),
+        (break_logits, "logits are not finite in calibration batch 0"),
+    ],
+)
+def test_what_is_not_finite_is_named(
+    make_llama: Callable[[], PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    spoil: Callable[[PreTrainedModel], None],
+    told: str,
 ) -> None:
     model = make_llama()
-    model.get_parameter("lm_head.weight")[0, 0] = torch.inf
-    with pytest.raises(ScoringError, match="logits are not finite in calibration batch 0"):
+    spoil(model)
+    with pytest.raises(ScoringError, match=told):
         gather(model, make_task("choice"))
 
 

@@ -38,12 +38,9 @@ def test_a_folder_is_told_by_its_configuration(folder: Path) -> None:
 def test_weights_are_only_missed_where_they_are_wanted(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert check_local(source(folder), weights=False) == CONFIG
-    assert "holds no .safetensors weights" in refused(folder)
-
-
-def test_a_folder_without_weights_is_not_told_to_convert_what_is_not_there(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    assert refused(folder).endswith("convert them if there are any")
+    message = refused(folder)
+    assert "holds no .safetensors weights" in message
+    assert "pickled ones are never loaded: convert them if there are any" in message
 
 
 @pytest.mark.parametrize("kept", [0, 5, -1])
@@ -110,13 +107,15 @@ def test_what_is_no_regular_file_is_refused_and_not_opened(folder: Path, name: s
     assert expected in refused(folder)
 
 
-def test_a_folder_is_no_gguf_file_either(tmp_path: Path) -> None:
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
     assert "is a folder; name the gguf file in it" in refused(tmp_path, kind="gguf")
-
-
-def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "model.gguf")
-    assert "no such file" in refused(tmp_path / "model.gguf", kind="gguf")
+    file = tmp_path / "model.gguf"
+    assert "no such file" in refused(file, kind="gguf")
+    os.mkfifo(file)
+    assert "no such file" in refused(file, kind="gguf")
+    file.unlink()
+    file.write_bytes(b"PK\x03\x04 a zip file")
+    assert "does not start with GGUF" in refused(file, kind="gguf")
 
 
 @pytest.mark.as_user

@@ -78,18 +78,18 @@ def test_no_model_of_the_hub_has_files_of_this_machine_read(served: Any) -> None
         assert "special_tokens_map.json names '/etc/passwd' to read" in refused(weights).message
 
 
+FORMS = ["{0}", "[{0}]", "{{train: {0}}}", "[{{split: train, path: [a.csv, {0}]}}]"]
+
+
 @pytest.mark.parametrize(
-    "path",
+    ("path", "data_files"),
     [
-        "http://169.254.169.254/latest/meta-data.csv",
-        "zip://a.csv::https://example.org/a.zip",
-        "/etc/passwd",
-        "~/a.csv",
-        "data/../../a.csv",
+        *(("http://169.254.169.254/latest/meta-data.csv", form) for form in FORMS),
+        ("zip://a.csv::https://example.org/a.zip", FORMS[0]),
+        ("/etc/passwd", FORMS[0]),
+        ("~/a.csv", FORMS[0]),
+        ("data/../../a.csv", FORMS[0]),
     ],
-)
-@pytest.mark.parametrize(
-    "data_files", ["{0}", "[{0}]", "{{train: {0}}}", "[{{split: train, path: [a.csv, {0}]}}]"]
 )
 def test_what_a_data_set_would_have_read_elsewhere_is_found(served: Any, path: str, data_files: str) -> None:
     configs = f"configs:\n- config_name: a\n  data_files: {data_files.format(path)}\n"

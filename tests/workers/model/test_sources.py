@@ -33,16 +33,6 @@ def refused(source: ModelSource) -> InputError:
     return caught.value
 
 
-def test_folder_resolves_to_itself(folder: Path) -> None:
-    source = local(folder)
-    assert resolve(source) is source
-
-
-def test_folder_without_config_is_refused(tmp_path: Path) -> None:
-    error = refused(local(tmp_path))
-    assert (error.field, "expected a folder with config.json" in error.message) == ("model.path", True)
-
-
 def test_an_adapter_in_place_of_a_model_is_told_its_field(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'
@@ -54,11 +44,6 @@ def test_an_adapter_in_place_of_a_model_is_told_its_field(tmp_path: Path) -> Non
     assert "this folder as model.adapter" in error.message
 
 
-def test_pickled_weights_are_refused(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pickled ones are never loaded" in refused(local(folder)).message
-
-
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "nested.json"])
 def test_code_that_comes_with_a_model_is_refused(folder: Path, file: str) -> None:
     path = folder / file
@@ -66,20 +51,6 @@ def test_code_that_comes_with_a_model_is_refused(folder: Path, file: str) -> Non
     auto_map = {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
     path.write_text(json.dumps(values | (auto_map if path.exists() else {"parts": [{"text": auto_map}]})))
     assert f"{file} has an auto_map" in refused(local(folder)).message
-
-
-def test_broken_json_is_refused(folder: Path) -> None:
-    (folder / "generation_config.json").write_text("{")
-    assert "generation_config.json is not valid JSON" in refused(local(folder)).message
-
-
-def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "model.gguf"
-    source = ModelSource(kind="gguf", location=str(file))
-    assert "no such file" in refused(source).message
-    file.write_bytes(b"PK\x03\x04 a zip file")
-    error = refused(source)
-    assert (error.field, "does not start with GGUF" in error.message) == ("model.path", True)
 
 
 def test_config_tokenizer_and_empty_model(llama_folder: Path, make_llama: Callable[..., Any]) -> None:

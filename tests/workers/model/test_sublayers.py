@@ -35,21 +35,17 @@ ALONE, WITH_WEIGHTS = None, (None,)
 LLAMA = {"self_attn": ("o_proj", WITH_WEIGHTS), "mlp": ("down_proj", ALONE)}
 GPT2 = {"attn": ("c_proj", WITH_WEIGHTS), "mlp": ("c_proj", ALONE)}
 NEOX = {"attention": ("dense", WITH_WEIGHTS), "mlp": ("dense_4h_to_h", ALONE)}
-FALCON = {"self_attention": ("dense", WITH_WEIGHTS), "mlp": ("dense_4h_to_h", ALONE)}
 PHI = {"self_attn": ("dense", WITH_WEIGHTS), "mlp": ("fc2", ALONE)}
 
 Outputs = dict[str, tuple[str, tuple[None, ...] | None]]
 
 SKIPPABLE: dict[str, tuple[dict[str, Any], Outputs]] = {
     "llama": (GROUPED, LLAMA),
-    "phi3": (GROUPED, LLAMA),
-    "qwen3": (GROUPED, LLAMA),
     "gpt2": (FLOATING, GPT2),  # biases on the outputs
     "gpt_neox": ({"use_parallel_residual": True}, NEOX),
-    "falcon": ({"parallel_attn": True}, FALCON),
     "phi": ({}, PHI),
 }
-"""Model type → options, module in the block → its output matrix and what is returned behind it; the last three run
+"""Model type → options, module in the block → its output matrix and what is returned behind it; the last two run
 attention and MLP side by side."""
 
 
