@@ -162,25 +162,6 @@ def test_an_actor_that_could_not_start_says_why(cluster: Cluster) -> None:
     assert reason_of(caught.value).endswith("3.1 of 79.1 GiB free; use fewer actors per GPU")
 
 
-def test_another_worker_joins_in_the_place_of_one_that_died(run: Run, tmp_path: Path) -> None:
-    def phase(folder: Path) -> Iterator[Progress | str]:
-        yield Progress(phase="start", done=0, total=1)
-        for name in ("dies", "waits for another", "comes later"):
-            with suppress(FileExistsError):
-                (folder / name).touch(exist_ok=False)
-                break
-        if name == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if name == "waits for another":
-            (folder / "pipe").read_text()
-        else:
-            (folder / "pipe").write_text("here")
-        yield "both"
-
-    os.mkfifo(tmp_path / "pipe")
-    assert run(phase, tmp_path, workers=2) == "both"
-
-
 @pytest.mark.campaign
 def test_dying_workers_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
@@ -193,11 +174,15 @@ def test_dying_workers_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> No
     assert 2 <= len(list(tmp_path.iterdir())) <= 2 + MOST_DEATHS
 
 
-def test_workers_come_and_go_with_the_share(run: Run, tmp_path: Path) -> None:
+def test_workers_come_and_go_with_the_share_and_one_that_dies_is_replaced(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
-        try:
-            (folder / "first").touch(exist_ok=False)
-        except FileExistsError:
+        for name in ("first", "dies", "hangs"):
+            with suppress(FileExistsError):
+                (folder / name).touch(exist_ok=False)
+                break
+        if name == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "hangs":
             yield Progress(phase="work", done=2, total=3)
             threading.Event().wait()
         yield Progress(phase="work", done=1, total=3)
@@ -207,7 +192,7 @@ def test_workers_come_and_go_with_the_share(run: Run, tmp_path: Path) -> None:
     def on_progress(progress: Progress) -> None:
         run.progress.append(progress)
         if progress.done == 1:
-            run.share.change(limit=2, priority=0)  # another one joins, and hangs
+            run.share.change(limit=2, priority=0)  # another one joins and dies, and one in its place hangs
         if progress.done == 2:
             assert run.share.held == 2
             run.share.change(limit=1, priority=0)
