@@ -1,4 +1,4 @@
-"""Engine of the database: reliable connections, and migrations of the schema."""
+"""Engine of the database: reliable connections, tables and their migrations."""
 
 import json
 import sqlite3
@@ -9,6 +9,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
@@ -16,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ranksieve.search.errors import ConflictError, InputError
 from ranksieve.service.job.redaction import redact
+from ranksieve.service.store.schema import Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
@@ -90,7 +92,7 @@ def shown(engine: Engine) -> str:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema to the newest migration, in one transaction.
+    """Create the tables, or migrate those of an earlier version, in one transaction.
 
     Servers that start together take turns.
 
@@ -100,8 +102,13 @@ def upgrade(engine: Engine) -> None:
     with _MIGRATING, engine.execution_options(writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        config = _migration_config(connection)
+        if MigrationContext.configure(connection).get_current_revision() is None:
+            Base.metadata.create_all(connection)
+            command.stamp(config, "head")
+            return
         try:
-            command.upgrade(_migration_config(connection), "head")
+            command.upgrade(config, "head")
         except CommandError as error:
             raise ConflictError(
                 f"cannot bring {shown(engine)} to this version's schema: {error}; "
