@@ -1,22 +1,16 @@
 """Construction of the concrete objects; elsewhere they arrive as arguments."""
 
-import threading
-from typing import Any
+from functools import partial
 
 from ranksieve.service.application import Application
-from ranksieve.service.job.job import Job
-from ranksieve.service.pipeline.materializer import Materializer
-from ranksieve.service.pipeline.pipeline import Pipeline
-from ranksieve.service.pipeline.steps import on_cluster
-from ranksieve.service.pipeline.submission import estimate_new, settled_sizes
+from ranksieve.service.pipeline.checking import Checks, estimate_new
+from ranksieve.service.pipeline.pipeline import run_job
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed
-from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.run.retention import Retention
 from ranksieve.service.server.capabilities import Device
 from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.server.settings import Settings
-from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.service.webhooks.post import HttpPost
 from ranksieve.service.webhooks.sender import Sender
@@ -36,18 +30,13 @@ def build(settings: Settings, *, in_children: bool = True) -> Application:
     """
     if in_children:
         limited.start(estimate_new)
-    run_check = run_limited if in_children else run_here
     store = Store(settings.store_url)
-    cluster = Cluster(settings.ray_address, run_limited=run_check)
-    pipeline, materializer = Pipeline(settings, cluster), Materializer(settings, cluster)
+    cluster = Cluster(settings.ray_address, run_limited=run_limited if in_children else run_here)
+    checks = Checks(settings, cluster)
     metrics = Metrics()
-
-    def run(job: Job, log: JobLog) -> dict[str, Any]:
-        return pipeline(job, log) if job.export is None else materializer(job, log)
-
     controller = Controller(
         store,
-        run,
+        partial(run_job, settings, cluster),
         settings.jobs_dir,
         session=cluster,
         running_jobs=settings.running_jobs,
@@ -55,24 +44,13 @@ def build(settings: Settings, *, in_children: bool = True) -> Application:
         tidy=Retention(store, settings.event_retention_days, settings.jobs_dir),
     )
 
-    def preflight(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
-        spec = on_cluster(spec, cluster)
-        return spec.with_sizes(
-            run_check(settled_sizes, settings.without_secrets(), spec, cancelled=cancelled)
-        )
-
-    def estimator(spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
-        return run_check(
-            estimate_new, settings.without_secrets(), on_cluster(spec, cluster), cancelled=cancelled
-        )
-
     return Application(
         settings,
         store,
         controller,
         Feed(),
-        preflight,
-        estimator,
+        checks.settle,
+        checks.estimate,
         metrics,
         sender=Sender(
             store.outbox, HttpPost(settings.webhook_hosts), metrics, folders=settings.private_folders

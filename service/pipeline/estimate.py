@@ -13,7 +13,7 @@ from ranksieve.search.evolution.progress import BEST_FINALISTS
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.latency import workload_of
-from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
+from ranksieve.service.pipeline.reproduction import VERIFIED_EXAMPLES
 from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.policy import (
     FRONT,

@@ -6,6 +6,7 @@ Nothing is searched, chosen or confirmed here, and the test split is not touched
 that its parent job measured, and its card says on which splits.
 """
 
+from pathlib import Path
 from typing import Any
 
 from ranksieve.service.job.export import Export
@@ -28,51 +29,42 @@ from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.types.plan import EncodedTask
 
 
-class Materializer:
-    """Runs exports on a cluster.
+def run_export(settings: Settings, cluster: Cluster, job: Job, export: Export, log: JobLog) -> dict[str, Any]:
+    """Run one export on a cluster; return its result (see `service.pipeline.report`)."""
+    spec, dtype = seedless(job.spec), export.known["model"]["dtype"]
+    with JobSteps.on(cluster, settings, spec, log, dtype) as steps:
+        return _run(job, export, spec, steps, log, settings.jobs_dir)
 
-    Args:
-        settings: Where things are.
-        cluster: The Ray session.
-    """
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self._settings = settings
-        self._cluster = cluster
+def _run(
+    job: Job, export: Export, spec: JobSpec, steps: JobSteps, log: JobLog, jobs_dir: Path
+) -> dict[str, Any]:
+    clock, measured = Clock(log.directory), of_export(export)
+    with clock.phase("prepare"):
+        steps.fetch()
+        checked = steps.check()
+        require_same_data(export.known["data"], checked.task, export.job)
+        require_same_matrices(jobs_dir / export.job, checked.matrices, export.job)
+        log.state(JobState.PREPARING)
+        preparation = steps.preparation(checked)
+        factors = steps.factor(preparation, steps.tune(preparation))
+        require_same_model(export.known["model"], factors, export.job)
+        plan = steps.search_plan(checked, factors, measured)
+        prepared = steps.train(preparation, factors)
+    space = plan.space
+    genome = space.validate(export.genome)
 
-    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        """Run one export; return its result (see `service.pipeline.report`)."""
-        assert job.export is not None
-        spec, dtype = seedless(job.spec), job.export.known["model"]["dtype"]
-        with JobSteps.on(self._cluster, self._settings, spec, log, dtype) as steps:
-            return self._run(job, job.export, spec, steps, log)
-
-    def _run(self, job: Job, export: Export, spec: JobSpec, steps: JobSteps, log: JobLog) -> dict[str, Any]:
-        clock, measured = Clock(log.directory), of_export(export)
-        with clock.phase("prepare"):
-            steps.fetch()
-            checked = steps.check()
-            require_same_data(export.known["data"], checked.task, export.job)
-            require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
-            log.state(JobState.PREPARING)
-            factors = steps.factor(checked, steps.tune(checked))
-            require_same_model(export.known["model"], factors, export.job)
-            plan = steps.search_plan(checked, factors, measured)
-            prepared = steps.train(checked, factors)
-        space = plan.space
-        genome = space.validate(export.genome)
-
-        log.state(JobState.FINALIZING)
-        with clock.phase("export"):
-            summary = report.export_summary(spec, export, space, prepared)
-            provenance = report.provenance(job, checked, summary)
-            exported = steps.export(prepared, space.ranks(genome), provenance)
-        with clock.phase("verify"):
-            split, examples = _measured_on(export, checked.task)
-            expected = summary["best"]["metric"][split]
-            verified = steps.verify(checked.task, prepared, exported, split, examples, expected, measured)
-            require_same_metric(checked.task, expected, verified.scores)
-        return report.result(summary, prepared, exported, verified, clock.seconds)
+    log.state(JobState.FINALIZING)
+    with clock.phase("export"):
+        summary = report.export_summary(spec, export, space, prepared)
+        provenance = report.provenance(job, checked, summary)
+        exported = steps.export(prepared, space.ranks(genome), provenance)
+    with clock.phase("verify"):
+        split, examples = _measured_on(export, checked.task)
+        expected = summary["best"]["metric"][split]
+        verified = steps.verify(checked.task, prepared, exported, split, examples, expected, measured)
+        require_same_metric(checked.task, expected, verified.scores)
+    return report.result(summary, prepared, exported, verified, clock.seconds)
 
 
 def _measured_on(export: Export, task: EncodedTask) -> tuple[str, int]:

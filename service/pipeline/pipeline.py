@@ -17,7 +17,8 @@ from ranksieve.service.pipeline.fingerprints import (
     announce_model,
     require_same_matrices,
 )
-from ranksieve.service.pipeline.reproduction import require_reproduced
+from ranksieve.service.pipeline.materializer import run_export
+from ranksieve.service.pipeline.reproduction import VERIFIED_EXAMPLES, require_reproduced
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.searching import search
@@ -30,68 +31,56 @@ from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.types.scores import first
 
-VERIFIED_EXAMPLES = 512
-"""Most examples of the confirm split to compare export and candidate on."""
+
+def run_job(settings: Settings, cluster: Cluster, job: Job, log: JobLog) -> dict[str, Any]:
+    """Run one job or export on a cluster; return its result (see `service.pipeline.report`)."""
+    if job.export is not None:
+        return run_export(settings, cluster, job, job.export, log)
+    spec = job.spec if log.search_state() is None else seedless(job.spec)
+    with JobSteps.on(cluster, settings, spec, log) as steps:
+        return _run(job, spec, steps, log)
 
 
-class Pipeline:
-    """Runs jobs on a cluster.
+def _run(job: Job, spec: JobSpec, steps: JobSteps, log: JobLog) -> dict[str, Any]:
+    clock = Clock(log.directory)
+    with clock.phase("prepare"):
+        steps.fetch()
+        checked = steps.check()
+        require_same_matrices(log.directory, checked.matrices, job.id)
+        announce_data(log, checked.task, promise_notes(spec))
+        log.state(JobState.PREPARING)
+        preparation = steps.preparation(checked)
+        factors = steps.factor(preparation, steps.tune(preparation))
+    measured = None
+    if isinstance(spec.objective, TargetLatency):
+        with clock.phase("latency"):
+            measured = steps.latency(spec.objective, checked, factors)
+    plan = steps.search_plan(checked, factors, measured)
+    with clock.phase("prepare"):
+        prepared = steps.train(preparation, factors)
+        announce_model(log, prepared, spec.resources.device)
 
-    Args:
-        settings: Where things are.
-        cluster: The Ray session.
-    """
+    log.state(JobState.SEARCHING)
+    with steps.scorer(checked.task, prepared, plan.space) as scorer:
+        with clock.phase("dense"):
+            announce_dense(scorer, ("search", "confirm"), log)
+        with clock.phase("search"):
+            evolution = search(plan, prepared.energies, TrialScorer(scorer), confidence_of(spec), log)
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self._settings = settings
-        self._cluster = cluster
+        log.state(JobState.FINALIZING)
+        with clock.phase("confirm"):
+            winner = confirm(spec, scorer, evolution.finalists(), log)
+        with clock.phase("test"):
+            announce_dense(scorer, ("test",), log)
+            winner = winner.with_test(scorer, log)
 
-    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        """Run one job; return its result (see `service.pipeline.report`)."""
-        spec = job.spec if log.search_state() is None else seedless(job.spec)
-        with JobSteps.on(self._cluster, self._settings, spec, log) as steps:
-            return self._run(job, spec, steps, log)
-
-    @staticmethod
-    def _run(job: Job, spec: JobSpec, steps: JobSteps, log: JobLog) -> dict[str, Any]:
-        clock = Clock(log.directory)
-        with clock.phase("prepare"):
-            steps.fetch()
-            checked = steps.check()
-            require_same_matrices(log.directory, checked.matrices, job.id)
-            announce_data(log, checked.task, promise_notes(spec))
-            log.state(JobState.PREPARING)
-            factors = steps.factor(checked, steps.tune(checked))
-        measured = None
-        if isinstance(spec.objective, TargetLatency):
-            with clock.phase("latency"):
-                measured = steps.latency(spec.objective, checked, factors)
-        plan = steps.search_plan(checked, factors, measured)
-        with clock.phase("prepare"):
-            prepared = steps.train(checked, factors)
-            announce_model(log, prepared, spec.resources.device)
-
-        log.state(JobState.SEARCHING)
-        with steps.scorer(checked.task, prepared, plan.space) as scorer:
-            with clock.phase("dense"):
-                announce_dense(scorer, ("search", "confirm"), log)
-            with clock.phase("search"):
-                evolution = search(plan, prepared.energies, TrialScorer(scorer), confidence_of(spec), log)
-
-            log.state(JobState.FINALIZING)
-            with clock.phase("confirm"):
-                winner = confirm(spec, scorer, evolution.finalists(), log)
-            with clock.phase("test"):
-                announce_dense(scorer, ("test",), log)
-                winner = winner.with_test(scorer, log)
-
-        with clock.phase("export"):
-            summary = report.summary(spec, plan, checked, prepared, scorer, winner, evolution)
-            provenance = report.provenance(job, checked, summary)
-            exported = steps.export(prepared, plan.space.ranks(winner.genome), provenance)
-        with clock.phase("verify"):
-            confirmed = first(winner.confirm, VERIFIED_EXAMPLES)
-            count, metric = len(confirmed.quality), scorer.metric(confirmed)
-            verified = steps.verify(checked.task, prepared, exported, "confirm", count, metric, measured)
-            require_reproduced(confirmed, verified.scores)
-        return report.result(summary, prepared, exported, verified, clock.seconds)
+    with clock.phase("export"):
+        summary = report.summary(spec, plan, checked, prepared, scorer, winner, evolution)
+        provenance = report.provenance(job, checked, summary)
+        exported = steps.export(prepared, plan.space.ranks(winner.genome), provenance)
+    with clock.phase("verify"):
+        confirmed = first(winner.confirm, VERIFIED_EXAMPLES)
+        count, metric = len(confirmed.quality), scorer.metric(confirmed)
+        verified = steps.verify(checked.task, prepared, exported, "confirm", count, metric, measured)
+        require_reproduced(confirmed, verified.scores)
+    return report.result(summary, prepared, exported, verified, clock.seconds)

@@ -21,7 +21,7 @@ from ranksieve.workers.cluster.actor import ScorerPlan
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.export.verification import VerificationPlan
 from ranksieve.workers.export.writer import Exported, ExportPlan
-from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
 from ranksieve.workers.factors.training import Training
 from ranksieve.workers.factors.tuning import Tuning
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
@@ -176,13 +176,8 @@ def gram_examples(spec: JobSpec) -> int:
     return min(spec.sizes["calibration"], policy_of(spec).gram_examples)
 
 
-def preparation_plan(
-    spec: JobSpec, checked: Checked, settings: Settings, dtype: str, tuned: Tuned | None = None
-) -> PreparationPlan:
-    """Plan the calibration and factoring of a checked job in a working dtype.
-
-    `tuned`: the model to work on, if it was tuned.
-    """
+def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype: str) -> PreparationPlan:
+    """Plan the calibration and factoring of a checked job in a working dtype."""
     resources, depth = spec.resources, tuned_depth(spec)
     return PreparationPlan(
         model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
@@ -203,7 +198,6 @@ def preparation_plan(
             learning_rate=policy_of(spec).tune_rate,
             depth=depth or 1.0,
         ),
-        tuned=tuned,
         seed=spec.seed,
         batch_tokens=resources.batch_tokens,
         threads=resources.threads_per_actor,

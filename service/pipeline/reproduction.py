@@ -5,6 +5,9 @@ from ranksieve.workers.types.metrics import drop_points
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Scores, metric_of
 
+VERIFIED_EXAMPLES = 512
+"""Most examples of the confirm split to compare export and candidate on."""
+
 REPRODUCED_WITHIN_NATS = 0.1
 """Largest difference of an export from its candidate, in nats per answer token.
 

@@ -1,6 +1,6 @@
 """Plan of a job's search: space, objective, settings and seeds.
 
-Errors in these are found here, before anything is calibrated, because `Pipeline.check` makes the plan too. Only
+Errors in these are found here, before anything is calibrated, because `checking.check_job` makes the plan too. Only
 whether a model can be as fast as required is not known before its matrices are timed.
 """
 

@@ -6,18 +6,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from ranksieve.search.errors import InputError
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline import latency, plans
+from ranksieve.service.pipeline.checking import check_job
 from ranksieve.service.pipeline.scoring import TaskScorer
-from ranksieve.service.pipeline.search_plan import SearchPlan, check_search_plan, search_plan
+from ranksieve.service.pipeline.search_plan import SearchPlan, search_plan
 from ranksieve.service.policy import EVALUATION_TIMEOUT_S, policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
-from ranksieve.workers.cluster.nodes import refuse_too_large
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.cost.latency import Latency
@@ -26,73 +25,13 @@ from ranksieve.workers.cost.speed import dtype_name
 from ranksieve.workers.export.verification import Verified, verify
 from ranksieve.workers.export.writer import Exported, export
 from ranksieve.workers.factors.preparation import closed_form, prepare
-from ranksieve.workers.factors.prepared import Prepared, Tuned
-from ranksieve.workers.model import hub
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
 from ranksieve.workers.model.fetching import fetch
-from ranksieve.workers.model.sources import Weights
-from ranksieve.workers.preflight import Checked, check
+from ranksieve.workers.preflight import Checked
 from ranksieve.workers.scoring.tuned import tuned
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import metric_of
-
-
-def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
-    """Fill in the resources that a job file leaves open, by what the cluster has.
-
-    Raises:
-        InputError: This machine holds not one of the job's actors, or the cluster does not answer and was to decide.
-    """
-    resources, nodes = spec.resources, cluster.nodes()
-    if not nodes and None in (resources.actors, resources.gpus_per_actor):
-        raise InputError(
-            "resources",
-            "the cluster does not answer, so its size cannot be chosen from; try again, or give actors and "
-            "gpus_per_actor",
-        )
-    cpus, gpus = (sum(node.get(unit, 0) for node in nodes) for unit in ("CPU", "GPU"))
-    spec = spec.on_cluster(cpus=cpus, gpus=gpus)
-    if not cluster.may_grow:
-        refuse_too_large(resources.threads_per_actor, spec.resources.gpus, nodes)
-    return spec
-
-
-def settled(spec: JobSpec, checked: Checked) -> JobSpec:
-    """Fill in the sizes of the splits that a job file leaves open."""
-    return spec.with_sizes({name: len(examples) for name, examples in checked.task.splits.items()})
-
-
-def check_job(
-    settings: Settings, spec: JobSpec, weights: Weights = "fetched", dtype: str | None = None
-) -> Checked:
-    """Check a spec against the files and the model it names.
-
-    Args:
-        settings: Settings of the server.
-        spec: The job.
-        weights: Where the model's weights must be.
-        dtype: Working dtype, in which sizes in bytes are counted; None: that of this node.
-
-    Raises:
-        InputError: The job cannot work; names the field.
-    """
-    hub.configure()
-    roots = plans.allowed_roots(settings)
-    cache = plans.cache(settings)
-    with cache.lease():
-        checked = check(
-            plans.model_source(spec, roots),
-            plans.task_plan(spec),
-            plans.data_plan(spec, roots),
-            cache,
-            weights=weights,
-        )
-    dtype = dtype or dtype_name(spec.model.dtype, spec.resources.device)
-    spec = settled(spec, checked)
-    check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
-    if isinstance(spec.objective, TargetLatency):
-        latency.workload_of(spec.objective, spec, checked)
-    return checked
 
 
 class JobSteps:
@@ -161,9 +100,12 @@ class JobSteps:
         assert isinstance(checked, Checked)
         return checked
 
-    def tune(self, checked: Checked) -> Tuned | None:
+    def preparation(self, checked: Checked) -> PreparationPlan:
+        """Plan the factors of a checked job."""
+        return plans.preparation_plan(self._spec, checked, self._settings, self._dtype)
+
+    def tune(self, plan: PreparationPlan) -> Tuned | None:
         """Cut and tune the model, if the job does that, or load the cached outcome."""
-        plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype)
         if not plan.tuning.epochs:
             return None
         made = self._run(tuned, replace(plan, threads=self._spec.resources.threads))
@@ -178,10 +120,9 @@ class JobSteps:
         )
         return made
 
-    def factor(self, checked: Checked, made: Tuned | None) -> Prepared:
+    def factor(self, plan: PreparationPlan, made: Tuned | None) -> Prepared:
         """Make the closed-form factors of the model, or load them from the cache."""
-        plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype, made)
-        factors = self._run(closed_form, plan, workers=self._spec.resources.most_actors)
+        factors = self._run(closed_form, replace(plan, tuned=made), workers=plan.workers)
         assert isinstance(factors, Prepared)
         return factors
 
@@ -202,12 +143,12 @@ class JobSteps:
             self._spec, factors.matrices, checked.remainder, self._dtype, roots, measured, absent
         )
 
-    def train(self, checked: Checked, factors: Prepared) -> Prepared:
+    def train(self, plan: PreparationPlan, factors: Prepared) -> Prepared:
         """Train the factors, if the job does that."""
-        spec, prepared = self._spec, factors
-        plan = plans.preparation_plan(spec, checked, self._settings, self._dtype, factors.tuned)
+        prepared = factors
         if plan.training.epochs:
-            prepared = self._run(prepare, replace(plan, threads=spec.resources.threads))
+            threads = self._spec.resources.threads
+            prepared = self._run(prepare, replace(plan, tuned=factors.tuned, threads=threads))
         assert isinstance(prepared, Prepared)
         self._log.count_preparation()
         matrices.keep(self._log.directory, prepared.matrices)

@@ -26,7 +26,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -45,7 +45,7 @@ from transformers.utils.logging import disable_progress_bar
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import JobState, Request
 from ranksieve.service.pipeline import steps
-from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.pipeline.pipeline import run_job
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -56,6 +56,7 @@ from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.machine.limited import run_here
 from ranksieve.workers.types.plan import EncodedTask
 
 VARIANTS = 6
@@ -167,7 +168,7 @@ def serve(settings: Settings, strike: Callable[[Store], None]) -> None:
     store.claims.release_all()
     store.base.listener = lambda id: ended.set()
     strike(store)
-    pipeline = Pipeline(settings, cluster)
+    pipeline = partial(run_job, settings, cluster)
     controller = Controller(store, pipeline, settings.jobs_dir, session=cluster, retry_s=RETRY_S)
     controller.start()
     while any(not state.ended for state in store.count_jobs()):
@@ -186,6 +187,8 @@ class OneProcess:
         """Room for one actor, always."""
         size = amounts(CPU=threads, GPU=gpus)
         return Sharing().enter(job, [size], size, limit=actors, **options)
+
+    run_limited = staticmethod(run_here)
 
     def run(self, phase: Callable[..., Iterator[Any]], *arguments: Any, **_: Any) -> Any:
         *_, last = phase(*arguments)
@@ -207,7 +210,7 @@ def run_alone(settings: Settings, spec: JobSpec, file: Path) -> None:
     assert job is not None
     log = JobLog(store, job, settings.jobs_dir / job.id)
     log.directory.mkdir(parents=True)
-    result = Pipeline(settings, OneProcess())(job, log)  # type: ignore[arg-type]
+    result = run_job(settings, OneProcess(), job, log)  # type: ignore[arg-type]
     job = store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
     file.write_text(json.dumps(account(store, job)))
 

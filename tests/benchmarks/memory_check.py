@@ -26,8 +26,8 @@ from ranksieve.api.cli.demo import demo_spec
 from ranksieve.api.cli.embedded import embedded
 from ranksieve.api.cli.spec_file import load_spec, validated
 from ranksieve.service import wiring
+from ranksieve.service.pipeline.checking import check_job
 from ranksieve.service.pipeline.estimate import sizes_of
-from ranksieve.service.pipeline.steps import check_job
 from ranksieve.service.policy import EFFORTS
 from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings

@@ -17,7 +17,7 @@ from tuning import PLAIN, tune
 from ranksieve.api.cli.demo import demo_spec
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.pipeline import plans
-from ranksieve.service.pipeline.steps import settled
+from ranksieve.service.pipeline.checking import settled
 from ranksieve.service.policy import policy_of
 from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings

@@ -21,6 +21,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service import wiring
 from ranksieve.service.application import Application
 from ranksieve.service.pipeline import latency
+from ranksieve.service.pipeline.checking import check_job
 from ranksieve.service.pipeline.estimate import (
     NO_WEIGHTS,
     _loads,
@@ -30,7 +31,6 @@ from ranksieve.service.pipeline.estimate import (
     scorings,
 )
 from ranksieve.service.pipeline.search_plan import search_plan
-from ranksieve.service.pipeline.steps import check_job
 from ranksieve.service.policy import policy_of
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, resources

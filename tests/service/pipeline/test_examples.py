@@ -22,8 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.errors import InputError
-from ranksieve.service.pipeline.steps import check_job
-from ranksieve.service.pipeline.submission import settled_sizes
+from ranksieve.service.pipeline.checking import check_job, settled_sizes
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.model import ModelSpec

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
-from ranksieve.service.pipeline.steps import check_job
+from ranksieve.service.pipeline.checking import check_job
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec

@@ -22,7 +22,7 @@ from ranksieve.search.errors import (
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.service.job.job import Request
 from ranksieve.service.pipeline import steps
-from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.pipeline.pipeline import run_job
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.workers.cache.folders import FolderCache
@@ -285,9 +285,8 @@ def test_a_cancelled_job_stops_between_batches(jobs: Jobs, tiny_job: Document) -
     assert job is not None
     log = JobLog(jobs.store, job, jobs.settings.jobs_dir / job.id)
     log.cancelled.set()
-    pipeline = Pipeline(jobs.settings, LocalCluster())  # type: ignore[arg-type]
     with pytest.raises(CancelledError):
-        pipeline(job, log)
+        run_job(jobs.settings, LocalCluster(), job, log)  # type: ignore[arg-type]
 
 
 def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(

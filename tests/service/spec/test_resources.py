@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.pipeline.steps import on_cluster
+from ranksieve.service.pipeline.checking import on_cluster
 from ranksieve.service.spec import JobSpec, ResourceSpec
 
 

@@ -18,8 +18,7 @@ from ranksieve.search.errors import CancelledError, InfrastructureError
 from ranksieve.service.application import Application
 from ranksieve.service.job import matrices
 from ranksieve.service.job.job import Job, JobState, Request
-from ranksieve.service.pipeline.materializer import Materializer
-from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.pipeline.pipeline import run_job
 from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -143,8 +142,7 @@ class Jobs:
         job = self.store.claims.claim_next(lease_s=0)
         assert job is not None
         self.log = JobLog(self.store, job, self.settings.jobs_dir / job.id)
-        run = Pipeline if job.export is None else Materializer
-        result = run(self.settings, cluster)(job, self.log)  # type: ignore[arg-type]
+        result = run_job(self.settings, cluster, job, self.log)  # type: ignore[arg-type]
         self.store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         return result
 
