@@ -85,7 +85,7 @@ EFFORTS: dict[EffortName, Policy] = {
     ),
     "normal": Policy(
         train_epochs=1,
-        search=SearchSettings(generations=3, overlap=1, offspring=10, survivors=2, max_evaluations=60),
+        search=SearchSettings(generations=3, overlap=1, offspring=4, max_evaluations=60),
     ),
     "thorough": Policy(train_epochs=3, train_examples=None, search=SearchSettings()),
 }

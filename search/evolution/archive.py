@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from functools import cache
-from itertools import islice
 
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.space import Genome, SearchSpace
 
 
 class Memo:
-    """Outcomes by genome and number of examples.
+    """Outcomes by genome.
 
     Args:
         space: Search space that prices genomes for the front.
@@ -17,7 +16,7 @@ class Memo:
     """
 
     def __init__(self, space: SearchSpace, outcomes: Iterable[Outcome] = ()) -> None:
-        self._outcomes: dict[tuple[Genome, int], Outcome] = {}
+        self._outcomes: dict[Genome, Outcome] = {}
         self._params = cache(space.params)  # fronts are computed often
         for outcome in outcomes:
             self.add(outcome)
@@ -26,26 +25,26 @@ class Memo:
         return len(self._outcomes)
 
     def add(self, outcome: Outcome) -> None:
-        """Add an outcome, replacing an earlier one of the same trial."""
-        self._outcomes[outcome.genome, outcome.examples] = outcome
+        """Add an outcome, replacing an earlier one of the same genome."""
+        self._outcomes[outcome.genome] = outcome
 
-    def get(self, genome: Genome, examples: int) -> Outcome | None:
-        """Return the outcome of `genome` on `examples` examples, or None."""
-        return self._outcomes.get((genome, examples))
+    def get(self, genome: Genome) -> Outcome | None:
+        """Return the outcome of `genome`, or None."""
+        return self._outcomes.get(genome)
 
-    def front(self, examples: int, first: int | None = None) -> list[Outcome]:
+    def scored(self, genomes: Iterable[Genome]) -> list[Outcome]:
+        """Return the outcomes of those of some genomes that could be scored."""
+        found = (self._outcomes.get(genome) for genome in genomes)
+        return [outcome for outcome in found if outcome is not None and outcome.failure is None]
+
+    def front(self) -> list[Outcome]:
         """Return the outcomes that no smaller or equal genome beats, smallest first.
-
-        Args:
-            examples: Number of examples of the outcomes to compare.
-            first: Number of earliest outcomes to consider; None for all.
 
         Returns:
             Outcomes of growing size and falling loss; failures never appear.
         """
-        remembered = islice(self._outcomes.values(), first)
-        scored = [o for o in remembered if o.examples == examples and o.failure is None]
         front: list[Outcome] = []
+        scored = self.scored(self._outcomes)
         for outcome in sorted(scored, key=lambda o: (self._params(o.genome), o.fitness)):
             if not front or outcome.fitness < front[-1].fitness:
                 front.append(outcome)

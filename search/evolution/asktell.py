@@ -1,20 +1,18 @@
 """Trials and outcomes of the generations in flight.
 
-Several generations are served at once, so that no scorer waits for the last outcome of a stage. Trials go out oldest
-generation first, outcomes come back in any order, and generations land in order. The score of a trial does not depend
-on which generation asked for it first. Outcomes are counted and remembered only when their generation lands. So
-nothing here depends on the number of scorers and their speed.
+Several generations are served at once, so that no scorer waits for the last outcome of one. Trials go out oldest
+generation first, outcomes come back in any order, and generations land in order. Outcomes are counted and remembered
+only when their generation lands. So nothing here depends on the number of scorers and their speed.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.outcome import Outcome, Trial
-from ranksieve.search.evolution.racing import Race
+from ranksieve.search.space.space import Genome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +22,12 @@ class Generation:
     Args:
         number: Number of the generation; 0 is the seeds.
         target_share: Size that it was bred for.
-        race: Its candidates and their progress.
+        candidates: Distinct genomes.
     """
 
     number: int
     target_share: float
-    race: Race
+    candidates: tuple[Genome, ...]
 
 
 class Counter:
@@ -39,17 +37,19 @@ class Counter:
 
     Args:
         memo: Store of outcomes of landed generations.
+        examples: Number of examples that every genome is scored on.
         evaluations: Scorings of generations landed before this run.
         tokens: Tokens of these scorings.
     """
 
-    def __init__(self, memo: Memo, *, evaluations: int = 0, tokens: int = 0) -> None:
+    def __init__(self, memo: Memo, examples: int, *, evaluations: int = 0, tokens: int = 0) -> None:
         self.memo, self.evaluations, self.tokens = memo, evaluations, tokens
+        self._examples = examples
         self._flight: deque[Generation] = deque()
-        self._waiting: list[tuple[int, int, Trial]] = []
-        self._wanted: set[Trial] = set()  # waiting or handed out
-        self._handed_out: set[Trial] = set()
-        self._offered = 0
+        self._waiting: deque[Genome] = deque()
+        self._wanted: set[Genome] = set()  # waiting or handed out
+        self._handed_out: set[Genome] = set()
+        self._told: dict[Genome, Outcome] = {}  # not landed
 
     @property
     def flight(self) -> Sequence[Generation]:
@@ -59,21 +59,18 @@ class Counter:
     @property
     def reserved(self) -> int:
         """Largest number of scorings that generations in flight may add."""
-        return sum(generation.race.cost for generation in self._flight)
-
-    def known(self, trial: Trial) -> Outcome | None:
-        """Return the outcome of a trial, if known."""
-        answers = (generation.race.answer(trial) for generation in self._flight)
-        return self.memo.get(trial.genome, trial.examples) or next(filter(None, answers), None)
+        return sum(len(generation.candidates) for generation in self._flight)
 
     def launch(self, generation: Generation) -> None:
-        """Offer the trials of a new generation.
+        """Offer the candidates of a new generation.
 
-        Trials that are known or offered already are left out.
+        Those that are known or offered already are left out.
         """
-        trials = generation.race.start()
         self._flight.append(generation)
-        self._offer(generation, trials)
+        for genome in generation.candidates:
+            if not (self._known(genome) or genome in self._wanted):
+                self._wanted.add(genome)
+                self._waiting.append(genome)
 
     def ask(self, limit: int | None = None) -> list[Trial]:
         """Hand out trials, those of the oldest generation first.
@@ -87,14 +84,14 @@ class Counter:
         Raises:
             ConflictError: The oldest generation is over but has not landed; more may be on offer then.
         """
-        if self._flight and self._flight[0].race.finished:
+        if self._over():
             raise ConflictError(
                 f"generation {self._flight[0].number} is over; call retire until it returns None, then ask"
             )
         count = len(self._waiting) if limit is None else min(limit, len(self._waiting))
-        trials = [heappop(self._waiting)[-1] for _ in range(count)]
-        self._handed_out.update(trials)
-        return trials
+        genomes = [self._waiting.popleft() for _ in range(count)]
+        self._handed_out.update(genomes)
+        return [Trial(genome=genome, examples=self._examples) for genome in genomes]
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
         """Take outcomes of trials handed out, in any order.
@@ -103,37 +100,34 @@ class Counter:
             ConflictError: An outcome was not asked for or was told before; earlier ones of the call count.
         """
         for outcome in outcomes:
-            trial = outcome.trial
-            if trial not in self._handed_out:
+            if outcome.genome not in self._handed_out or outcome.examples != self._examples:
                 raise ConflictError(
-                    f"got the outcome of a trial on {trial.examples} examples that was not asked for, or was told "
+                    f"got the outcome of a trial on {outcome.examples} examples that was not asked for, or was told "
                     "before; tell every trial of ask once"
                 )
-            self._handed_out.remove(trial)
-            self._wanted.remove(trial)
-            for generation in self._flight:
-                self._offer(generation, generation.race.tell(outcome))
+            self._handed_out.remove(outcome.genome)
+            self._wanted.remove(outcome.genome)
+            self._told[outcome.genome] = outcome
 
     def land(self) -> tuple[Generation, list[Outcome]] | None:
-        """Take the oldest generation out, if its race is over.
+        """Take the oldest generation out, if all its candidates are scored.
 
         Returns:
-            The generation and the outcomes that no earlier generation had, in the order of its trials; or None.
+            The generation and the outcomes that no earlier generation had, in the order of its candidates; or None.
         """
-        if not self._flight or not self._flight[0].race.finished:
+        if not self._over():
             return None
         generation = self._flight.popleft()
-        outcomes = generation.race.outcomes
-        fresh = [outcome for outcome in outcomes if self.memo.get(outcome.genome, outcome.examples) is None]
+        fresh = [self._told.pop(genome) for genome in generation.candidates if genome in self._told]
         for outcome in fresh:
             self.memo.add(outcome)
         self.evaluations += len(fresh)
         self.tokens += sum(outcome.tokens for outcome in fresh)
         return generation, fresh
 
-    def _offer(self, generation: Generation, trials: Iterable[Trial]) -> None:
-        for trial in trials:
-            if trial not in self._wanted:
-                self._wanted.add(trial)
-                heappush(self._waiting, (generation.number, self._offered, trial))
-                self._offered += 1
+    def _over(self) -> bool:
+        """Return whether all candidates of the oldest generation are scored."""
+        return bool(self._flight) and all(map(self._known, self._flight[0].candidates))
+
+    def _known(self, genome: Genome) -> bool:
+        return genome in self._told or self.memo.get(genome) is not None

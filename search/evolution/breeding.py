@@ -1,15 +1,16 @@
-"""Breeding: the candidates of a generation, inside the space, on budget and new.
-
-Knows neither deap nor how the operators work; they arrive as one object.
-"""
+"""Breeding: the candidates of a generation, inside the space, on budget and new."""
 
 from collections.abc import Callable, Collection, Container, Sequence
 from random import Random
-from typing import Protocol
 
 import numpy as np
 
+from ranksieve.search.evolution.operators.crossover import crossover
+from ranksieve.search.evolution.operators.mutation import mutate
+from ranksieve.search.evolution.operators.removal import removable, removals, remove
 from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.repair import repair
 from ranksieve.search.space.sizes import Sizes
 from ranksieve.search.space.space import Genome
 
@@ -48,36 +49,39 @@ def stream(seed: int, generation: int) -> Random:
     return Random(sum(int(word) << 64 * place for place, word in enumerate(words)))
 
 
-class Operators(Protocol):
-    """Operators of a search, bound to its space and a rng.
+class Operators:
+    """Operators of a search, bound to its predicted losses and to a source of randomness."""
 
-    DEAP's Toolbox of `evolution.population` is one.
-    """
+    def __init__(self, prices: Prices, rng: Random) -> None:
+        self._prices, self._rng = prices, rng
 
-    def mate(self, first: Genome, second: Genome, /) -> Genome:
+    def mate(self, first: Genome, second: Genome) -> Genome:
         """Return a child of two parents, of any size."""
+        return crossover(self._prices.space, first, second, self._rng)
 
-    def mutate(self, genome: Genome, /) -> Genome:
+    def mutate(self, genome: Genome) -> Genome:
         """Return a changed genome, of any size."""
+        return mutate(self._prices.space, genome, self._rng)
 
-    def transfer(self, genome: Genome, /) -> Genome:
-        """Return a changed genome of at most the same size."""
-
-    def removable(self, genome: Genome, /) -> bool:
+    def removable(self, genome: Genome) -> bool:
         """Return whether there is a sublayer to remove."""
+        return removable(self._prices.space, genome)
 
-    def remove(self, genome: Genome, /) -> Genome:
+    def remove(self, genome: Genome) -> Genome:
         """Return a genome without one of its sublayers."""
+        return remove(self._prices, genome, self._rng)
 
-    def removals(self, genome: Genome, /) -> Sequence[Genome]:
+    def removals(self, genome: Genome) -> Sequence[Genome]:
         """Return genomes without one sublayer each, the most promising first."""
+        return removals(self._prices, genome)
 
-    def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
+    def repair(self, genome: Genome, budget: int, *, fixed: Collection[int] = ()) -> Genome:
         """Return a genome on budget, with the genes in `fixed` unchanged."""
+        return repair(self._prices, genome, budget, self._rng, fixed=fixed)
 
 
 class Breeder:
-    """Breeder of children by crossover, mutation, transfer, removal and repair.
+    """Breeder of children by crossover, mutation, removal and repair.
 
     Args:
         operators: The operators.
@@ -94,12 +98,12 @@ class Breeder:
     def mutants(self, genome: Genome, budget: int, count: int) -> list[Genome]:
         """Return up to `count` new genomes near `genome`.
 
-        Each lacks one sublayer of `genome`. After those come genomes one transfer away.
+        Each lacks one sublayer of `genome`. After those come genomes one mutation away.
         """
         removals = iter(self._operators.removals(genome))
 
         def change(changed: Genome) -> Genome:
-            return next(removals, None) or self._operators.transfer(changed)
+            return next(removals, None) or self._operators.mutate(changed)
 
         return self._fresh(lambda: (genome, budget), change, count, {genome})
 
@@ -134,11 +138,9 @@ class Breeder:
         def conceive() -> tuple[Genome, int]:
             first = self._tournament(parents)
             place = sizes.step(sizes.place(first), self._rng.choice(SIZE_STEPS))
-            child = self._resized(first, place, sizes)
-            if self._rng.random() < self._settings.crossover_rate:
-                near = sorted(parents, key=lambda parent: abs(sizes.place(parent[0]) - place))
-                mate = self._tournament(near[:NEIGHBOURS])
-                child = self._operators.mate(child, self._resized(mate, place, sizes))
+            near = sorted(parents, key=lambda parent: abs(sizes.place(parent[0]) - place))
+            pair = first, self._tournament(near[:NEIGHBOURS])
+            child = self._operators.mate(*(self._resized(genome, place, sizes) for genome in pair))
             return child, sizes.budget(place)
 
         return self._fresh(conceive, self._change, count, set())
@@ -163,10 +165,7 @@ class Breeder:
         )
 
     def _conceive(self, parents: Sequence[Scored]) -> Genome:
-        first = self._tournament(parents)
-        if self._rng.random() >= self._settings.crossover_rate:
-            return first
-        return self._operators.mate(first, self._tournament(parents))
+        return self._operators.mate(self._tournament(parents), self._tournament(parents))
 
     def _resized(self, genome: Genome, place: int, sizes: Sizes) -> Genome:
         return genome if sizes.place(genome) == place else self._operators.repair(genome, sizes.budget(place))
@@ -178,8 +177,6 @@ class Breeder:
     def _change(self, genome: Genome) -> Genome:
         if self._operators.removable(genome) and self._rng.random() < self._settings.removal_rate:
             return self._operators.remove(genome)
-        if self._rng.random() < self._settings.transfer_rate:
-            return self._operators.transfer(genome)
         return self._operators.mutate(genome)
 
     def _fresh(

@@ -2,12 +2,12 @@
 
 `ask` hands out trials, `tell` takes their outcomes in any order, `retire` closes generations one after another.
 
-A generation has parents by tournament, and children by crossover and mutation, transfer or removal, repaired to the
-target size. All of them race on a few examples, the survivors on all. The best of parents and survivors live on. A
-schedule sets the target size (`search.evolution.schedules`).
+A generation has parents by tournament, and children by crossover and mutation or removal, repaired to the
+target size. The best of parents and children live on. A schedule sets the target size
+(`search.evolution.schedules`).
 
 Generations overlap: number g is bred when number g - overlap is retired, from what is known then. Its trials fill the
-time in which others wait for the last outcomes of their races. It is fixed which generation knows of which, so a run
+time in which others wait for their last outcomes. It is fixed which generation knows of which, so a run
 is a function of its seed, whatever the number of scorers and their speed.
 """
 
@@ -16,14 +16,13 @@ from typing import Any
 
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.asktell import Counter, Generation
-from ranksieve.search.evolution.breeding import Breeder, stream
+from ranksieve.search.evolution.breeding import Breeder, Operators, stream
 from ranksieve.search.evolution.finalists import Finalist
 from ranksieve.search.evolution.frontier import FrontProgress
 from ranksieve.search.evolution.outcome import Outcome, Trial
-from ranksieve.search.evolution.population import FrontPopulation, Population, operators
+from ranksieve.search.evolution.population import FrontPopulation, Population
 from ranksieve.search.evolution.progress import BEST_FINALISTS, SearchProgress
 from ranksieve.search.evolution.proposals import FrontProposer, Proposer
-from ranksieve.search.evolution.racing import Race
 from ranksieve.search.evolution.record import GenerationRecord
 from ranksieve.search.evolution.schedules import schedule_for
 from ranksieve.search.evolution.settings import SearchSettings
@@ -71,7 +70,7 @@ class Evolution:
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
         self._proposer, self._progress = self._parts(objective, seeds)
-        self._counter = Counter(self._memo)
+        self._counter = Counter(self._memo, settings.full)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
         if state is not None:
@@ -96,7 +95,6 @@ class Evolution:
                 FrontPopulation(members, sizes.place),
                 self._memo,
                 objective=objective,
-                settings=self._settings,
                 proposer=front_proposer,
             )
         return proposer, SearchProgress(
@@ -104,7 +102,6 @@ class Evolution:
             self._schedule,
             Population(self._settings.population, BEST_FINALISTS, self._space.cost),
             self._memo,
-            full=self._settings.full,
             proposer=proposer,
         )
 
@@ -115,7 +112,7 @@ class Evolution:
 
     @property
     def evaluations(self) -> int:
-        """Scorings of retired generations, of any stage."""
+        """Scorings of retired generations."""
         return self._counter.evaluations
 
     @property
@@ -147,7 +144,7 @@ class Evolution:
 
         None if it was not scored, or if its generation is not retired.
         """
-        return self._memo.get(genome, self._settings.full)
+        return self._memo.get(genome)
 
     def finalists(self) -> list[Finalist]:
         """Return genomes worth confirming on fresh examples.
@@ -201,7 +198,8 @@ class Evolution:
         newest = 0 if self.generation < 0 else self.generation + self._settings.overlap
         while self._bred < newest and not self._over():
             number = self._bred + 1
-            self._launch(number, self._schedule.target, self._candidates(number), limit=self._left())
+            candidates = tuple(dict.fromkeys(self._candidates(number)))
+            self._launch(number, self._schedule.target, candidates[: self._left()])
 
     def _left(self) -> int:
         """Return the scorings left that no generation in flight may need."""
@@ -212,39 +210,17 @@ class Evolution:
 
     def _candidates(self, number: int) -> list[Genome]:
         rng = stream(self._settings.seed, number)
-        toolbox = operators(self._prices, rng)
-        breeder = Breeder(toolbox, self._settings, self._seen, rng)
+        breeder = Breeder(Operators(self._prices, rng), self._settings, self._seen, rng)
         if number == 0:
             return self._proposer.seeds(breeder)
         if self._progress.moved:
-            moved = self._proposer.moved(self._progress.population.genomes, breeder)
-            # in two races at once, its cost would depend on which race comes first
-            racing = {genome for older in self._counter.flight for genome in older.race.candidates}
-            return [genome for genome in moved if genome not in racing]
+            return self._proposer.moved(self._progress.population.genomes, breeder)
         return self._proposer.children(self._progress.population.scored, breeder)
 
-    def _launch(
-        self,
-        number: int,
-        target_share: float,
-        candidates: Sequence[Genome],
-        *,
-        limit: int | None = None,
-        screened: bool = True,
-    ) -> None:
-        first = number == 0
-        race = Race(
-            candidates,
-            settings=self._settings,
-            known=self._counter.known,
-            limit=limit,
-            protected=candidates[0] if first else None,
-            screened=screened and (self._progress.screens_seeds or not first),
-            order=self._progress.order(number),
-        )
+    def _launch(self, number: int, target_share: float, candidates: tuple[Genome, ...]) -> None:
         self._bred = number
-        self._seen.update(race.candidates)
-        self._counter.launch(Generation(number=number, target_share=target_share, race=race))
+        self._seen.update(candidates)
+        self._counter.launch(Generation(number=number, target_share=target_share, candidates=candidates))
 
     def state(self) -> dict[str, Any]:
         """Return the state after the last retired generation, as plain JSON values."""
@@ -260,9 +236,10 @@ class Evolution:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         check(state, self._fingerprint, self._costs)
-        self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
+        done = {name: state[name] for name in ("evaluations", "tokens")}
+        self._counter = Counter(self._memo, self._settings.full, **done)
         self._progress.restore(state)
         self._bred = self.generation
         for saved in state["flight"]:
-            candidates = [tuple(genome) for genome in saved["candidates"]]
-            self._launch(saved["generation"], saved["target_share"], candidates, screened=saved["screened"])
+            candidates = tuple(tuple(genome) for genome in saved["candidates"])
+            self._launch(saved["generation"], saved["target_share"], candidates)

@@ -1,8 +1,6 @@
 """Progress of a search over many sizes: a front of size against loss.
 
-Members and parents are chosen as in NSGA-II (`population.FrontPopulation`), which has no race. A child that was only
-screened is compared with the other children and with everything screened before. Among models of many sizes the
-largest has the lowest loss, and a dozen children seldom beat each other.
+Members and parents are chosen as in NSGA-II (`population.FrontPopulation`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +13,7 @@ from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.population import FrontPopulation
 from ranksieve.search.evolution.progress import SearchProgress
 from ranksieve.search.evolution.proposals import Proposer
-from ranksieve.search.evolution.racing import Order
 from ranksieve.search.evolution.schedules import Schedule
-from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import Pareto
 from ranksieve.search.space.space import SearchSpace
 
@@ -34,7 +30,6 @@ class FrontProgress(SearchProgress):
         population: Empty population.
         memo: All outcomes of retired generations.
         objective: Preferred point of the front, and number of points to confirm.
-        settings: Sizes of the stages.
         proposer: Source of seeds, which also brings genomes to a size.
     """
 
@@ -46,19 +41,12 @@ class FrontProgress(SearchProgress):
         memo: Memo,
         *,
         objective: Pareto,
-        settings: SearchSettings,
         proposer: Proposer,
     ) -> None:
-        super().__init__(space, schedule, population, memo, full=settings.full, proposer=proposer)
-        self._population, self._objective = population, objective
+        super().__init__(space, schedule, population, memo, proposer=proposer)
+        self._objective = objective
         self._worst_nats: float | None = None  # of the smallest: from where the front's area counts
         self._area = 0.0
-        self._remembered: dict[int, int] = {}  # generation in flight -> outcomes known when it was bred
-
-    @property
-    def screens_seeds(self) -> bool:
-        """False, as seeds of different sizes are not selected."""
-        return False
 
     @property
     def moved(self) -> bool:
@@ -71,25 +59,11 @@ class FrontProgress(SearchProgress):
         shares = [self._space.kept_share(outcome.genome) for outcome in best]
         return front_finalists(best, shares, self._objective.finalists)
 
-    def order(self, number: int) -> Order:
-        """Return the order in which a generation's children leave the screen.
-
-        Children are compared with each other and with all outcomes known when they were bred.
-        """
-        known = self._remembered.setdefault(number, len(self._memo))
-
-        def order(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-            rivals = self._memo.front(outcomes[0].examples, known) if outcomes else []
-            return self._population.order(outcomes, rivals)
-
-        return order
-
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
         """Let the front grow, and choose its incumbent.
 
         The incumbent is the smallest point that loses at most the objective's points, or else the largest point.
         """
-        self._remembered.pop(self.generation + 1)
         if finishers:
             self.population.join(finishers, target)
         best, is_first = self._best(), self._worst_nats is None
@@ -112,8 +86,7 @@ class FrontProgress(SearchProgress):
         Of genomes with the same loss, the cheapest stays.
         """
         falling = sorted(self.population.hall_of_fame, key=self._space.cost, reverse=True)
-        found = (self._memo.get(genome, self._full) for genome in falling)
-        by_loss = {outcome.fitness: outcome for outcome in found if outcome is not None}
+        by_loss = {outcome.fitness: outcome for outcome in self._memo.scored(falling)}
         return [by_loss[loss] for loss in sorted(by_loss, reverse=True)]
 
     def _covered(self, best: Sequence[Outcome], worst_nats: float) -> float:
@@ -128,9 +101,7 @@ class FrontProgress(SearchProgress):
 
     def state(self) -> dict[str, Any]:
         """Return the state as plain JSON values for `restore`."""
-        remembered = [[number, known] for number, known in self._remembered.items()]
-        front = {"worst_nats": self._worst_nats, "area": self._area, "remembered": remembered}
-        return {**super().state(), "front": front}
+        return {**super().state(), "front": {"worst_nats": self._worst_nats, "area": self._area}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state` returned.
@@ -141,4 +112,3 @@ class FrontProgress(SearchProgress):
         super().restore(state)
         front = state["front"]
         self._worst_nats, self._area = front["worst_nats"], front["area"]
-        self._remembered = dict(front["remembered"])

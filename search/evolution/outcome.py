@@ -5,7 +5,7 @@ A failed scoring is a typed failure with its reason. It carries no numbers, so i
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from ranksieve.search.errors import ScoringError
@@ -19,17 +19,10 @@ class Trial:
     Args:
         genome: Genome to score.
         examples: Number of examples.
-        known: Number of first examples that a race has scored already, which cost nothing again.
-        cut: Number of examples after which scoring is split, as races may screen there; 0 for no split. It is the
-            same in all races of a search, also in those without a screen, because batches are rounded together.
-        screening: Whether only the loss is needed.
     """
 
     genome: Genome
     examples: int
-    known: int = field(default=0, compare=False)
-    cut: int = field(default=0, compare=False)
-    screening: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +34,11 @@ class Outcome:
         examples: Number of search examples that it was scored on.
         kl_nats: Mean KL divergence from the dense model's answer distribution.
         loss_nats: Fitness to minimise, if it is not the KL.
-        drop_points: Metric lost against the dense model on the same examples, in points; None where only the loss was
-            needed and the metric would have cost more.
+        drop_points: Metric lost against the dense model on the same examples, in points.
         drop_bound: One-sided upper bound of the drop expected from the confirm split's fresh examples; None where the
             scorer gives no bound.
-        metric: Task metric; None where `drop_points` is.
-        tokens: Tokens run through the model, without those of known examples.
+        metric: Task metric.
+        tokens: Tokens run through the model.
         seconds: Time of these tokens.
         failure: Reason why scoring failed; all numbers are then None.
 
@@ -70,12 +62,9 @@ class Outcome:
             value = getattr(self, name)
             if value is not None and (self.failure is not None or not math.isfinite(value)):
                 raise ScoringError(f"{name} must be a finite number of a scored trial, got {value}")
-        if self.failure is None and self.kl_nats is None:
-            raise ScoringError("kl_nats must be a finite number, got None; report it as a failure")
-        if (self.metric is None) != (self.drop_points is None):
-            raise ScoringError(
-                f"metric and drop_points go together, got {self.metric} and {self.drop_points}"
-            )
+        for name in ("kl_nats", "drop_points", "metric"):
+            if self.failure is None and getattr(self, name) is None:
+                raise ScoringError(f"{name} must be a finite number, got None; report it as a failure")
 
     @classmethod
     def failed(cls, trial: Trial, reason: str, *, tokens: int = 0, seconds: float = 0.0) -> Self:

@@ -1,4 +1,4 @@
-"""The population of a search in DEAP's containers, and its operators in a toolbox.
+"""The population of a search, in DEAP's containers.
 
 `Population` works at one size after another; it orders members by loss, and equal ones by cost. `FrontPopulation`
 holds many sizes at once and orders members as NSGA-II does: by the number of layers of better ones before them in
@@ -8,20 +8,13 @@ This is the only module that imports deap.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
 from typing import Any, Self
 
 import numpy as np
 from deap import base, tools
 
 from ranksieve.search.evolution.breeding import Scored
-from ranksieve.search.evolution.operators.crossover import crossover
-from ranksieve.search.evolution.operators.mutation import mutate
-from ranksieve.search.evolution.operators.removal import removable, removals, remove
-from ranksieve.search.evolution.operators.transfer import transfer
 from ranksieve.search.evolution.outcome import Outcome
-from ranksieve.search.space.prices import Prices
-from ranksieve.search.space.repair import repair
 from ranksieve.search.space.space import Genome
 
 
@@ -60,33 +53,6 @@ class Individual(tuple[int, ...]):
         return [list(self), self.loss_nats]
 
 
-def operators(prices: Prices, rng: Random) -> Any:
-    """Return a Toolbox with the methods of `search.evolution.breeding.Operators`.
-
-    Args:
-        prices: Predicted losses, over the space of the genomes.
-        rng: Source of randomness of all operators.
-    """
-    toolbox = base.Toolbox()
-    toolbox.register("mate", crossover, prices.space, rng=rng)
-    toolbox.register("mutate", mutate, prices.space, rng=rng)
-    toolbox.register("transfer", transfer, prices.space, rng=rng)
-    toolbox.register("removable", removable, prices.space)
-    toolbox.register("remove", remove, prices, rng=rng)
-    toolbox.register("removals", removals, prices)
-    toolbox.register("repair", repair, prices, rng=rng)
-    return toolbox
-
-
-def _statistics() -> Any:
-    statistics = tools.Statistics(lambda individual: individual.loss_nats)
-    statistics.register("loss_min", np.min)
-    statistics.register("loss_avg", np.mean)
-    statistics.register("loss_max", np.max)
-    statistics.register("loss_std", np.std)
-    return statistics
-
-
 class Population:
     """Genomes that may become parents, best first, and the best ever at the target.
 
@@ -99,8 +65,7 @@ class Population:
     def __init__(self, size: int, hall_size: int, cost: Callable[[Genome], int]) -> None:
         self._size, self._cost = size, cost
         self._members: list[Individual] = []
-        self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
-        self._statistics = _statistics()
+        self._hall = self._empty_hall(hall_size)
         self.target_share: float | None = None
         """The size that members were bred for; None for seeds of many sizes."""
 
@@ -154,11 +119,15 @@ class Population:
         chosen: list[Individual] = tools.selBest(candidates, self._size)
         return chosen
 
-    def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
-        """Add a generation to the logbook; return the statistics of members' loss."""
-        row = {name: float(value) for name, value in self._statistics.compile(self._members).items()}
-        self._logbook.record(generation=generation, evaluations=evaluations, **row)
-        return row
+    def summary(self) -> dict[str, float]:
+        """Return statistics of the members' losses, in nats."""
+        losses = [individual.loss_nats for individual in self._members]
+        return {
+            "loss_min": min(losses),
+            "loss_avg": float(np.mean(losses)),
+            "loss_max": max(losses),
+            "loss_std": float(np.std(losses)),
+        }
 
     def state(self) -> dict[str, Any]:
         """Return the state as plain JSON values for `restore`."""
@@ -166,7 +135,6 @@ class Population:
             "target_share": self.target_share,
             "members": [individual.to_json() for individual in self._members],
             "hall_of_fame": [individual.to_json() for individual in self._hall],
-            "logbook": [dict(row) for row in self._logbook],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -176,8 +144,6 @@ class Population:
         # the hall puts newcomers before their equals, so it is filled from the back
         for genome, loss_nats in reversed(state["hall_of_fame"]):
             self._hall.insert(self._individual(genome, loss_nats))
-        for row in state["logbook"]:
-            self._logbook.record(**row)
 
 
 class FrontPopulation(Population):
@@ -197,20 +163,6 @@ class FrontPopulation(Population):
     def scored(self) -> list[Scored]:
         """Genomes with their ranks in the order of NSGA-II."""
         return [(individual.genome, float(place)) for place, individual in enumerate(_crowded(self._members))]
-
-    def order(self, outcomes: Sequence[Outcome], rivals: Sequence[Outcome]) -> list[Outcome]:
-        """Sort outcomes on the same examples, compared with each other and rivals.
-
-        The order is that of NSGA-II, best first.
-
-        Args:
-            outcomes: Outcomes of distinct genomes, no failures.
-            rivals: Further outcomes to compare with; they are not returned.
-        """
-        by_genome = {outcome.genome: outcome for outcome in outcomes}
-        rest = [rival for rival in rivals if rival.genome not in by_genome]
-        union = [self._individual(outcome.genome, outcome.fitness) for outcome in [*outcomes, *rest]]
-        return [by_genome[one.genome] for one in _crowded(union) if one.genome in by_genome]
 
     def _empty_hall(self, size: int) -> Any:
         return tools.ParetoFront()

@@ -10,7 +10,6 @@ from ranksieve.search.evolution.finalists import Finalist, drop_finalists
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.population import Population
 from ranksieve.search.evolution.proposals import Proposer
-from ranksieve.search.evolution.racing import Order, by_loss
 from ranksieve.search.evolution.record import GenerationRecord
 from ranksieve.search.evolution.schedules import Ratchet, Schedule, seed_shares
 from ranksieve.search.space.space import SearchSpace
@@ -27,7 +26,6 @@ class SearchProgress:
         schedule: Schedule that sets the target.
         population: Empty population.
         memo: All outcomes of retired generations.
-        full: Number of all search examples.
         proposer: Source of seeds, which also brings genomes to a size.
     """
 
@@ -38,20 +36,14 @@ class SearchProgress:
         population: Population,
         memo: Memo,
         *,
-        full: int,
         proposer: Proposer,
     ) -> None:
-        self._space, self._memo, self._full, self._proposer = space, memo, full, proposer
+        self._space, self._memo, self._proposer = space, memo, proposer
         self.schedule, self.population = schedule, population
         self.incumbent: Outcome | None = None
         """Best outcome on all examples at the target, or at the last target with one."""
         self.generation = -1
         """Number of the last retired generation."""
-
-    @property
-    def screens_seeds(self) -> bool:
-        """Whether seeds race like children; seeds of many sizes do not."""
-        return not isinstance(self.schedule, Ratchet)
 
     @property
     def moved(self) -> bool:
@@ -60,25 +52,16 @@ class SearchProgress:
 
     def front(self) -> list[Outcome]:
         """Return all outcomes that no smaller genome beats, smallest first."""
-        return self._memo.front(self._full)
+        return self._memo.front()
 
     def finalists(self) -> list[Finalist]:
         """Return genomes worth confirming; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             return drop_finalists(self._space, self._proposer.seed, self.schedule.accepted, self.front())
         # The best of many on few examples is flattered by chance. The start is not, and may be better.
-        origin = self._memo.get(self._proposer.origin, self._full)
-        last = [] if origin is None or origin.failure is not None else [origin.genome]
-        genomes = dict.fromkeys([*self.population.hall_of_fame, *last])
+        last = self._memo.scored([self._proposer.origin])
+        genomes = dict.fromkeys([*self.population.hall_of_fame, *(outcome.genome for outcome in last)])
         return [Finalist(genome=genome) for genome in genomes]
-
-    def order(self, number: int) -> Order:
-        """Return the order in which a generation's candidates leave the screen.
-
-        It is the same when a generation is launched again after a resume.
-        """
-        del number
-        return by_loss
 
     def retire(
         self, generation: Generation, fresh: Sequence[Outcome], *, evaluations: int, tokens: int
@@ -88,7 +71,7 @@ class SearchProgress:
         This updates the population and the incumbent, and may move the target.
 
         Args:
-            generation: Generation whose race is over.
+            generation: Generation whose candidates are all scored.
             fresh: Outcomes that no earlier generation had.
             evaluations: Scorings so far.
             tokens: Tokens so far.
@@ -96,7 +79,8 @@ class SearchProgress:
         Raises:
             ScoringError: Every seed failed.
         """
-        finishers, target = generation.race.finishers, generation.target_share
+        finishers = sorted(self._memo.scored(generation.candidates), key=lambda one: one.fitness)
+        target = generation.target_share
         if not (finishers or self.population):
             reasons = sorted({outcome.failure for outcome in fresh if outcome.failure is not None})
             raise ScoringError(f"every seed failed: {'; '.join(reasons) or 'in an earlier run'}")
@@ -118,7 +102,7 @@ class SearchProgress:
             tokens=tokens,
             accepted=accepted,
             outcomes=tuple(fresh),
-            **self.population.summarise(generation.number, len(fresh)),
+            **self.population.summary(),
         )
 
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
@@ -141,12 +125,12 @@ class SearchProgress:
         return max(nearest, key=lambda outcome: self._space.params(outcome.genome))
 
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
-        """Keep the best of parents and survivors, and pass the best to the schedule."""
+        """Keep the best of parents and children, and pass the best to the schedule."""
         previous, moved = self.incumbent, target != self.population.target_share
         if finishers:
             self.population.join(finishers, target)
         here = bool(finishers) or not moved
-        incumbent = self._memo.get(self.population.hall_of_fame[0], self._full) if here else previous
+        incumbent = self._memo.get(self.population.hall_of_fame[0]) if here else previous
         assert incumbent is not None  # all members of a population are scored
         accepted = self.schedule.observe(
             incumbent if here else None,
@@ -175,7 +159,7 @@ class SearchProgress:
         self.population.restore(state["population"])
         self.schedule.restore(state["schedule"])
         self.incumbent = None if state["incumbent"] is None else Outcome.from_json(state["incumbent"])
-        if any(self._memo.get(genome, self._full) is None for genome in self.population.genomes):
+        if any(self._memo.get(genome) is None for genome in self.population.genomes):
             raise ConflictError(
                 "the memo lacks outcomes of the saved population; pass all outcomes that were told"
             )

@@ -20,7 +20,7 @@ class GenerationRecord:
         loss_nats: The incumbent's loss there; None while nothing at the target is scored on all examples.
         drop_points: Metric that the incumbent loses there, in points.
         metric: Metric that the incumbent reaches there.
-        evaluations: Scorings so far, of any stage.
+        evaluations: Scorings so far.
         tokens: Tokens run through candidates so far.
         accepted: Whether the incumbent was good enough at this size.
         loss_min: Smallest loss in the population, in nats; the next three are over the population too.

@@ -18,7 +18,7 @@ from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import Objective
 from ranksieve.search.space.space import SearchSpace
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 
 def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettings) -> str:
@@ -81,8 +81,7 @@ def flight_json(flight: Sequence[Generation]) -> list[dict[str, Any]]:
         {
             "generation": generation.number,
             "target_share": generation.target_share,
-            "screened": generation.race.screened,
-            "candidates": [list(genome) for genome in generation.race.candidates],
+            "candidates": [list(genome) for genome in generation.candidates],
         }
         for generation in flight
     ]

@@ -153,12 +153,6 @@ class SearchSpace:
         return tuple(np.maximum(self._ranks_ML.max(axis=1), 0).tolist())
 
     @cached_property
-    def step_cost_G(self) -> tuple[float, ...]:
-        """Mean cost of a step of each gene."""
-        rows = zip(self.cost_GL.tolist(), self.counts_G.tolist(), strict=True)
-        return tuple((cost_L[-1] - cost_L[0]) / (count - 1) for cost_L, count in rows)
-
-    @cached_property
     def dense_cost_G(self) -> NDArray[np.int64]:
         """Cost of each gene's matrices if all were dense; at least 1."""
         dense = [max(1, self._cost(gene.members, [DENSE] * len(gene.members))) for gene in self.genes]

@@ -43,11 +43,7 @@ def best_at(front: Sequence[Mapping[str, Any]], share: float, own: float | None 
     """
     fitting = [one for one in front if one["kept_share"] <= share + TOLERANCE]
     if not fitting:
-        least = (
-            f"{front[0]['kept_share']:.4f}, what the smallest scored on all search examples keeps"
-            if front
-            else "1"
-        )
+        least = f"{front[0]['kept_share']:.4f}, what the smallest scored one keeps" if front else "1"
         beside = (
             f"; the job's own model keeps {own:.4f}: download that"
             if own is not None and own <= share + TOLERANCE
@@ -61,16 +57,10 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
     """Return the export of a candidate of a job.
 
     Raises:
-        InputError: The candidate could not be scored, or was screened by its loss alone.
+        InputError: The candidate could not be scored.
     """
     if candidate["failure"] is not None:
         raise InputError("candidate", f"could not be scored: {candidate['failure']}; choose another one")
-    if candidate["metric"] is None:
-        raise InputError(
-            "candidate",
-            f"was screened by its loss on {candidate['examples']} examples, and no answers were written, so there is "
-            "nothing that an export of it could be held to; choose one that was scored on all",
-        )
     result = job.result or {}
     same = (one for one in result.get("finalists", []) if one["genome"] == candidate["genome"])
     return Export(

@@ -138,7 +138,7 @@ def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: boo
         loads=loads,
         train_epochs=policy_of(spec).train_epochs,
         tuned_depth=tuned_depth(spec),
-        search_passes=sum(examples * count for examples, count in scorings(spec)) / spec.sizes["search"],
+        search_passes=scorings(spec),
         finalists=finalists(spec),
         actors=resources.most_actors,
         actors_per_device=resources.actors_per_device,
@@ -154,18 +154,11 @@ def finalists(spec: JobSpec) -> int:
     return RUNGS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
-def scorings(spec: JobSpec) -> list[tuple[int, int]]:
-    """Return pairs of examples and most scorings on them, the largest first.
-
-    `search.max_evaluations` bounds the scorings of both stages together. Scored on all examples are the seeds, and
-    the survivors of every later generation. If the screen is as large as the split, every genome is.
-    """
-    search, whole = policy_of(spec).search, spec.sizes["search"]
-    if search.screen >= whole:
-        return [(whole, search.max_evaluations)]
+def scorings(spec: JobSpec) -> int:
+    """Return the most candidates that the search scores: seeds, and children of every generation."""
+    search = policy_of(spec).search
     seeds = max(own_seeds(spec) + len(spec.search.seeds), search.population)
-    on_all = min(search.max_evaluations, seeds + search.generations * search.survivors)
-    return [(whole, on_all), (search.screen, search.max_evaluations - on_all)]
+    return min(search.max_evaluations, seeds + search.generations * search.offspring)
 
 
 def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> dict[str, Any]:
@@ -186,7 +179,7 @@ def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> d
             "memory_bytes": round(rates.capacity_bytes),
         },
         "gram_passes": len(passes(model.matrices, job.gram_bytes)),
-        "evaluations_at_most": policy_of(spec).search.max_evaluations,
+        "evaluations_at_most": scorings(spec),
         "phases": [asdict(phase) for phase in phases],
         "total": total,
         "notes": [*_notes(job, rates, total), *promise_notes(spec)],

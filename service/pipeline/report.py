@@ -93,12 +93,9 @@ def export_summary(spec: JobSpec, export: Export, space: SearchSpace, prepared: 
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = {name: confirmed[name] for name in ("drop_points", "drop_low", "drop_high")}
     dense, reference = export.known["dense"], export.known["reference"]
-    comparable = set(metric)
-    if candidate["examples"] < spec.task.data.sizes["search"]:
-        comparable.discard("search")
 
     def shared(metrics: dict[str, float]) -> dict[str, float]:
-        return {name: value for name, value in metrics.items() if name in comparable}
+        return {name: value for name, value in metrics.items() if name in metric}
 
     return {
         **export.known,

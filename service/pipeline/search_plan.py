@@ -5,7 +5,6 @@ whether a model can be as fast as required is not known before its matrices are 
 """
 
 import json
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.proposals import TARGET_SEEDS
-from ranksieve.search.evolution.racing import room_of
 from ranksieve.search.evolution.schedules import SEED_SHARES, schedule_for
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.constraints import Constraint, constrained
@@ -200,29 +198,14 @@ def require_scorings(spec: JobSpec) -> None:
             "search.max_evaluations",
             f"must be at least {FRONT['sizes']}, one for each size of a front; got {limit}",
         )
-    if not spec.search.seeds:
-        return
     given, own = len(spec.search.seeds), own_seeds(spec)
-    seeds = own + given
-    if _room(spec, seeds, limit) >= seeds:
-        return
-    enough = 2 * max(seeds, policy_of(spec).search.population)  # all of them in both stages
-    least = bisect_left(range(enough), seeds, key=lambda count: _room(spec, seeds, count))
-    raise InputError(
-        "search.max_evaluations",
-        f"must be at least {least}, because each of the {given} genomes of search.seeds, or of the parent, is scored "
-        f"beside up to {own} that the search starts from by itself; got {limit}. Raise it, or give fewer seeds",
-    )
-
-
-def _room(spec: JobSpec, seeds: int, limit: int) -> int:
-    """Return the most genomes that a search scores in its first generation.
-
-    Genomes of one size race, with mutants among them.
-    """
-    if isinstance(spec.objective, job.Pareto | job.MaxDrop):
-        return limit
-    return room_of(policy_of(spec).search, max(seeds, policy_of(spec).search.population), limit)
+    if given and limit < own + given:
+        raise InputError(
+            "search.max_evaluations",
+            f"must be at least {own + given}, because each of the {given} genomes of search.seeds, or of the parent, "
+            f"is scored beside up to {own} that the search starts from by itself; got {limit}. Raise it, or give fewer "
+            "seeds",
+        )
 
 
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Roots) -> list[float]:

@@ -46,7 +46,7 @@ def extend(session: Session, job_id: str, generation: int, scorings: Iterable[Ca
         session: Holds the job's row.
         job_id: The job.
         generation: The generation's number.
-        scorings: Scorings on all search examples, with their ids.
+        scorings: Its scorings, with their ids.
     """
     points = [
         (row.id, row.kept_share, row.kl_nats if row.loss_nats is None else row.loss_nats) for row in scorings

@@ -111,15 +111,6 @@ def keep_spec(session: Session, row: JobRow, spec: JobSpec) -> None:
     session.add_all(label_rows(row.id, spec.labels))
 
 
-def search_examples(row: JobRow) -> int:
-    """Return the number of search examples of a job.
-
-    Scorings on all of them can be compared.
-    """
-    examples: int = row.spec["task"]["data"]["sizes"]["search"]
-    return examples
-
-
 def check_move(row: JobRow, to: JobState) -> None:
     """Check that the job may move to a state.
 

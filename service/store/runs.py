@@ -25,7 +25,6 @@ class Runs:
         epoch: int,
         error: JobError | None = None,
         result: Mapping[str, Any] | None = None,
-        data: Mapping[str, Any] | None = None,
     ) -> Job:
         """Move a job to another state and record the event.
 
@@ -37,7 +36,6 @@ class Runs:
             epoch: Epoch of the claim that it runs by.
             error: Reason of a failure.
             result: Result of a success.
-            data: More data of the event.
 
         Raises:
             SupersededError: The job was claimed again since, or deleted.
@@ -49,7 +47,7 @@ class Runs:
             mapping.check_move(row, to)
             if result is not None:
                 row.result = dict(result)
-            mapping.move(session, row, to, error=error, data=data)
+            mapping.move(session, row, to, error=error)
             job = mapping.job_of(row)
         self._base.notify(id)
         return job
@@ -96,10 +94,7 @@ class Runs:
             scorings = [mapping.candidate_row(id, candidate) for candidate in candidates]
             session.add_all(scorings)
             session.flush()  # now they have ids
-            full = mapping.search_examples(row)
-            fronts.extend(
-                session, id, record["generation"], [one for one in scorings if one.examples == full]
-            )
+            fronts.extend(session, id, record["generation"], scorings)
             session.merge(SearchStateRow(job_id=id, state=dict(search_state)))
             row.faults = 0
             event = mapping.append_event(session, row, EventType.GENERATION_COMPLETED, record)

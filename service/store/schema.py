@@ -184,7 +184,7 @@ class CandidateRow(Base):
 
 
 class FrontRow(Base):
-    """Scoring on all search examples that was on the front for some generations.
+    """Scoring that was on the front for some generations.
 
     No smaller model's scoring beat it from generation `since` to before `until`. `loss_nats` is the KL if the search
     minimises nothing else.

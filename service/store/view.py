@@ -200,7 +200,7 @@ class View:
     ) -> list[dict[str, Any]]:
         """Return a job's front, smallest first.
 
-        These are its scorings on all search examples that no smaller model's beats.
+        These are its scorings that no smaller model's beats.
 
         Args:
             id: The job.

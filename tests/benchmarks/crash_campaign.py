@@ -66,7 +66,7 @@ PRICES = Prices(SPACE, ENERGIES)
 
 def spec_of(seed: int) -> JobSpec:
     """A job; every second one has the other objective. Puts the constants of all in force in this process."""
-    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 5, "patience": 9}
+    search = {"population": 3, "offspring": 4, "generations": 5, "patience": 9}
     document = tune(
         {
             "model": {"path": "synthetic"},

@@ -62,9 +62,7 @@ MEAN_S, SIGMA = 2.0, 0.5
 SMALL = SearchSettings(generations=40, max_evaluations=400, patience=40)
 """The defaults, but for an end that does not depend on luck."""
 
-LARGE = SearchSettings(
-    population=256, offspring=1024, survivors=256, generations=40, max_evaluations=10**6, patience=40
-)
+LARGE = SearchSettings(population=256, offspring=512, generations=40, max_evaluations=10**6, patience=40)
 """For hundreds of actors."""
 
 PARTS = ("utilisation", "quality", "machinery")

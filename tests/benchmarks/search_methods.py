@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from baselines.batches import BatchSearch, Stage, Strategy
+from baselines.batches import BatchSearch, Strategy
 from baselines.bisection import bisection
 from baselines.evopress import evopress, evopress_stages
 from baselines.paper_ga import PaperSettings, paper_ga
@@ -61,15 +61,6 @@ class Problem:
         return self.settings.patience if isinstance(self.objective, MaxDrop) else FOREVER
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
-        """Those of our search, for baselines that have none of their own."""
-        settings = self.settings
-        return (
-            Stage(examples=settings.screen, survivors=settings.survivors),
-            Stage(examples=settings.full, survivors=settings.survivors),
-        )
-
-    @property
     def uniform(self) -> Family:
         return partial(uniform, self.space)
 
@@ -91,8 +82,9 @@ def _no_search(family: Callable[[Problem], Family]) -> Callable[[Problem], Strat
 
 
 def _random(p: Problem) -> Strategy:
+    settings = p.settings
     return random_search(
-        p.space, p.schedule, p.uniform, stages=p.stages, offspring=p.settings.offspring, rng=p.rng
+        p.space, p.schedule, p.uniform, full=settings.full, offspring=settings.offspring, rng=p.rng
     )
 
 

@@ -21,8 +21,9 @@ import json
 import math
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -74,13 +75,9 @@ KEY = (
 SETTINGS = (
     "population",
     "offspring",
-    "survivors",
-    "screen",
     "overlap",
     "patience",
-    "crossover_rate",
     "removal_rate",
-    "transfer_rate",
 )
 
 
@@ -318,8 +315,12 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
 
 
 def run(search: Search, scorer: TrialScorer, confidence: float, budget: int) -> list[Outcome]:
-    """Lets a search spend so many tokens; the last trial may go past them."""
+    """Lets a search spend so many tokens; the last trial may go past them.
+
+    Examples that a genome was scored on before, at an earlier stage, cost nothing again.
+    """
     outcomes: list[Outcome] = []
+    known: Counter[Genome] = Counter()
     spent = 0
 
     def take(idle: int) -> list[Any]:
@@ -328,8 +329,10 @@ def run(search: Search, scorer: TrialScorer, confidence: float, budget: int) -> 
         return search.ask(idle) if spent < budget else []
 
     for outcome in scorer.outcomes(take, confidence):
-        outcomes.append(outcome)
-        spent += outcome.tokens
+        fresh = replace(outcome, tokens=max(0, outcome.tokens - known[outcome.genome]))
+        known[outcome.genome] += fresh.tokens
+        outcomes.append(fresh)
+        spent += fresh.tokens
         search.tell([outcome])
     return outcomes
 
@@ -390,7 +393,7 @@ def finalists_of(
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]
         accepted = [*accepted, *larger]
-    return drop_finalists(space, seed_of, accepted, Memo(space, full).front(full[0].examples))
+    return drop_finalists(space, seed_of, accepted, Memo(space, full).front())
 
 
 def _smallest(

@@ -69,7 +69,7 @@ def mood_task(sizes: dict[str, int]) -> dict[str, Any]:
 
 def document_of(seed: int) -> dict[str, Any]:
     """A job file on two actors; the objective goes by the seed, and every second one trains."""
-    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9}
+    search = {"population": 3, "offspring": 4, "generations": 3, "patience": 9}
     return {
         "name": f"crash-{seed}",
         "model": {"path": "model", "dtype": "float32"},

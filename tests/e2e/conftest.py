@@ -85,7 +85,7 @@ def base_spec(world: World) -> Document:
         "policy": {
             "rank_step": 1,
             "search": {
-                "population": 4, "offspring": 6, "survivors": 2, "screen": 64,
+                "population": 4, "offspring": 6, 
                 "generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100,
             },
         },

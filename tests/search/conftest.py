@@ -66,17 +66,18 @@ class Problem:
 
     def _outcome(self, trial: Trial) -> Outcome:
         if (reason := self.fails(trial)) is not None:
-            return Outcome.failed(trial, reason, tokens=trial.examples - trial.known)
+            return Outcome.failed(trial, reason, tokens=trial.examples)
         kl_nats = self.kl_nats(trial.genome)
-        # the screen ranks close genomes a little differently than all examples do, and what is computed at once matters
-        bias = 1.0 + 0.01 * (sum(trial.genome) % 7) / trial.examples + 1e-9 * bool(trial.cut)
+        bias = (
+            1.0 + 0.01 * (sum(trial.genome) % 7) / trial.examples
+        )  # few examples rank close genomes a little wrong
         return Outcome(
             genome=trial.genome,
             examples=trial.examples,
             kl_nats=kl_nats * bias,
             drop_points=self.points_per_nat * kl_nats,
             metric=1.0 - self.points_per_nat * kl_nats / 100,
-            tokens=trial.examples - trial.known,
+            tokens=trial.examples,
             seconds=0.5,
         )
 

@@ -110,7 +110,7 @@ def tiny_job() -> dict[str, Any]:
         "policy": {
             "rank_step": 1,
             "search": {
-                "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 3,
+                "population": 3, "offspring": 4, "generations": 3,
                 "max_evaluations": 60, "patience": 20,
             },
         },
@@ -123,7 +123,7 @@ def tiny_job() -> dict[str, Any]:
 def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> MakeDatabase:
     """Makes empty databases without tables; returns their URLs. On SQLite, or on the backend of an indirect parameter.
 
-    The store's own tests run on both backends; so do the few others whose subject is the database.
+    Tests run on both where these differ, see `databases.ON_EACH`.
     """
     if getattr(request, "param", "sqlite") == "postgresql":
         create: MakeDatabase = request.getfixturevalue("postgres").create

@@ -44,9 +44,7 @@ def candidates(
     generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
     pareto: Annotated[
         bool,
-        Query(
-            description="Only candidates scored on all search examples that no smaller one beats, smallest first."
-        ),
+        Query(description="Only candidates that no smaller one beats, smallest first."),
     ] = False,
     genomes: Annotated[
         bool, Query(description="Whether with `genome` and `ranks`: a number for each matrix.")

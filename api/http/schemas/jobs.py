@@ -175,7 +175,7 @@ class CandidateBody(BaseModel):
 
     id: int = Field(description="Id of the scoring, for an export or its ranks.")
     generation: int = Field(description="0: the seeds.")
-    examples: int = Field(description="Records of the search split; races drop candidates after a few.")
+    examples: int = Field(description="Records of the search split.")
     genome: list[int] = Field(
         default_factory=list, description="Level of each matrix; absent with `genomes=false`."
     )

@@ -42,12 +42,8 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
     """
     running = list(dict.fromkeys(candidates))
     valid: list[Outcome] = []
-    known = 0
     for stage in stages:
-        outcomes = yield [
-            Trial(genome=genome, examples=stage.examples, known=known, cut=known) for genome in running
-        ]
-        known = stage.examples
+        outcomes = yield [Trial(genome=genome, examples=stage.examples) for genome in running]
         valid = sorted((o for o in outcomes if o.failure is None), key=lambda outcome: outcome.fitness)
         valid = valid[: stage.survivors]
         running = [outcome.genome for outcome in valid]

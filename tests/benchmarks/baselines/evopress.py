@@ -3,16 +3,16 @@
 Source: EvoPress, arXiv 2410.14649, algorithm 1. Some things differ. Levels cost differently here, so a switch is our
 transfer, which raises one gene by one level, chosen by price, and lowers others until they have paid in full; what is
 free under the budget is not spent, and up to four switches make a child. A stage sees the same examples in every
-generation, as all our races do, not fresh ones. What was scored at a stage before is not scored again at the next.
+generation, as our search does, not fresh ones. What was scored at a stage before is not scored again at the next.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 from baselines.batches import Stage, Strategy, race
+from baselines.level_switch import transfer
 from baselines.sizes import Family, settle_start, stepped
 
-from ranksieve.search.evolution.operators.transfer import transfer
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import Schedule
 from ranksieve.search.space.space import SearchSpace

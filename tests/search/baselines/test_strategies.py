@@ -7,7 +7,7 @@ from random import Random
 from statistics import mean
 
 import pytest
-from baselines.batches import BatchSearch, Stage, Strategy
+from baselines.batches import BatchSearch, Strategy
 from baselines.bisection import bisection
 from baselines.evopress import evopress, evopress_stages
 from baselines.paper_ga import PaperSettings, paper_ga
@@ -24,7 +24,6 @@ from ranksieve.search.space.prices import Prices
 from ranksieve.search.start.seeds import lagrangian, uniform
 
 FULL = 32
-STAGES = (Stage(examples=8, survivors=3), Stage(examples=FULL, survivors=3))
 PAPER = PaperSettings(population=12, generations=8)
 Make = Callable[..., Strategy]
 
@@ -38,7 +37,7 @@ def _evopress(problem, objective: Objective, rng: Random) -> Strategy:
 def _random(problem, objective: Objective, rng: Random) -> Strategy:
     schedule = schedule_for(objective, problem.space, patience=6)
     family = partial(uniform, problem.space)
-    return random_search(problem.space, schedule, family, stages=STAGES, offspring=12, rng=rng)
+    return random_search(problem.space, schedule, family, full=FULL, offspring=12, rng=rng)
 
 
 def _paper(problem, objective: Objective, rng: Random) -> Strategy:
@@ -248,7 +247,7 @@ def test_random_search_keeps_nothing_that_is_larger_than_its_target(make_problem
 
     schedule.observe = observed
     family = partial(uniform, problem.space)
-    drive(random_search(problem.space, schedule, family, stages=STAGES, offspring=12, rng=Random(0)), problem)
+    drive(random_search(problem.space, schedule, family, full=FULL, offspring=12, rng=Random(0)), problem)
 
     assert len({target for _, _, target in calls}) > 1
     assert all(share <= target + 1e-9 for leader, share, target in calls if leader is not None)

@@ -1,21 +1,20 @@
 from collections.abc import Collection
 from random import Random
 
-from ranksieve.search.evolution.breeding import NEIGHBOURS, Breeder
+from ranksieve.search.evolution.breeding import NEIGHBOURS, Breeder, Operators
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.space import Genome
 
 
-class Counting:
+class Counting(Operators):
     """Operators over one number: crossover averages, change adds one, removal ten, repair caps at the budget."""
+
+    def __init__(self) -> None: ...
 
     def mate(self, first: Genome, second: Genome, /) -> Genome:
         return ((first[0] + second[0]) // 2, 0, 0)
 
     def mutate(self, genome: Genome, /) -> Genome:
-        return (genome[0] + 1, 0, 0)
-
-    def transfer(self, genome: Genome, /) -> Genome:
         return (genome[0] + 1, 0, 0)
 
     def removable(self, genome: Genome, /) -> bool:
@@ -38,7 +37,7 @@ def breeder(known: set[Genome], **changes: float) -> Breeder:
 
 def test_known_children_are_changed_again() -> None:
     known = {(1, 0, 0), (2, 0, 0)}
-    children = breeder(known, crossover_rate=0.0).children([((0, 0, 0), 0.5)], 99, 3)
+    children = breeder(known).children([((0, 0, 0), 0.5)], 99, 3)
     assert children == [(3, 0, 0), (4, 0, 0), (5, 0, 0)]
 
 
@@ -54,13 +53,14 @@ def test_better_parents_have_more_children() -> None:
 
         steps = iter(range(1, 1000))
 
-        def transfer(self, genome: Genome, /) -> Genome:
+        def mate(self, first: Genome, second: Genome, /) -> Genome:
+            return first
+
+        def mutate(self, genome: Genome, /) -> Genome:
             return (genome[0] + next(self.steps), 0, 0)
 
-        mutate = transfer
-
     parents = [((0, 0, 0), 0.1), ((1000, 0, 0), 0.9)]
-    settings = SearchSettings(crossover_rate=0.0, removal_rate=0.0)
+    settings = SearchSettings(removal_rate=0.0)
     children = Breeder(Jumping(), settings, set(), Random(0)).children(parents, 5000, 200)
     assert len(set(children)) == 200
     # the worse parent wins a tournament only against itself, one time in four
@@ -81,7 +81,7 @@ def test_mutants_never_repeat_their_origin() -> None:
 
 
 def test_some_children_lose_a_sublayer() -> None:
-    children = breeder(set(), crossover_rate=0.0, removal_rate=1.0).children([((0, 0, 0), 0.5)], 99, 2)
+    children = breeder(set(), removal_rate=1.0).children([((0, 0, 0), 0.5)], 99, 2)
     assert children == [(10, 0, 0), (20, 0, 0)]
 
 
@@ -90,7 +90,7 @@ def test_where_no_sublayer_can_go_children_change_in_other_ways() -> None:
         def removable(self, genome: Genome, /) -> bool:
             return False
 
-    settings = SearchSettings(crossover_rate=0.0, removal_rate=1.0)
+    settings = SearchSettings(removal_rate=1.0)
     bred = Breeder(Kept(), settings, set(), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)
     assert bred == [(1, 0, 0), (2, 0, 0)]
 
@@ -105,7 +105,7 @@ def test_repair_leaves_alone_what_a_child_was_changed_at() -> None:
 
     operators = Watched()
     operators.fixed = []
-    settings = SearchSettings(crossover_rate=0.0)
+    settings = SearchSettings()
     Breeder(operators, settings, set(), Random(0)).children([((0, 0, 0), 0.5)], 99, 3)
     assert len(operators.fixed) >= 3
     assert all(fixed == [0] for fixed in operators.fixed)
@@ -124,7 +124,7 @@ def test_mates_are_of_the_nearest_sizes() -> None:
     operators = Watched()
     operators.mates = set()
     parents = [((i, 0, 0), 1.0 / (1 + i)) for i in range(20)]
-    settings = SearchSettings(crossover_rate=1.0, removal_rate=0.0)
+    settings = SearchSettings(removal_rate=0.0)
     Breeder(operators, settings, set(), Random(0)).children_of_sizes(parents, Ladder(), 100)  # type: ignore[arg-type]
     assert max(operators.mates) <= NEIGHBOURS
 

@@ -21,8 +21,6 @@ from ranksieve.search.start.seeds import lagrangian
 SETTINGS = SearchSettings(
     population=6,
     offspring=10,
-    survivors=3,
-    screen=8,
     full=32,
     generations=12,
     max_evaluations=2000,
@@ -62,30 +60,10 @@ def test_the_search_beats_its_seed_at_the_same_size(make_problem) -> None:
     assert [record.generation for record in records] == list(range(41))
 
 
-def test_generations_are_staged(make_problem) -> None:
-    problem = make_problem()
-    evolution = start(problem, TargetParams(share=0.4), changed(overlap=1))
-    stages = []
-    while not evolution.finished and evolution.generation < 3:
-        trials = evolution.ask()
-        stages.append({trial.examples for trial in trials})
-        assert len(trials) == len(set(trials))
-        evolution.tell(problem.score(trials))
-        problem.retire(evolution)
-    assert stages == [{8}, {32}] * 4
-
-
 def test_no_trial_is_scored_twice(make_problem) -> None:
     problem = make_problem()
     problem.drive(start(problem, MaxDrop(points=2.0), changed(generations=25)))
     assert len(problem.calls) == len(set(problem.calls))
-
-
-def test_without_a_screen_there_is_one_stage(make_problem) -> None:
-    problem = make_problem()
-    evolution = start(problem, TargetParams(share=0.4), changed(screen=32, generations=3))
-    assert len(problem.drive(evolution)) == 4
-    assert {trial.examples for trial in problem.calls} == {32}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -114,7 +92,7 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
         resume()
     outcomes = kept
-    with pytest.raises(ConflictError, match="has version 2, expected 6"):
+    with pytest.raises(ConflictError, match="has version 2, expected 7"):
         resume(version=2)
     for others in (changed(generations=1, overlap=3), changed(generations=2)):
         with pytest.raises(ConflictError, match="another space, objective or setting"):
@@ -289,7 +267,7 @@ def test_records_are_storable(make_problem) -> None:
     assert len(rows) == len(records[1].outcomes)
     assert rows[0]["generation"] == 1
     assert rows[0]["kept_share"] == problem.space.kept_share(tuple(rows[0]["genome"]))
-    assert sum(trial.examples - trial.known for trial in problem.calls) == records[-1].tokens
+    assert sum(trial.examples for trial in problem.calls) == records[-1].tokens
 
 
 def test_telling_what_was_not_asked_for_is_refused(make_problem) -> None:
@@ -309,7 +287,7 @@ def test_the_incumbent_of_many_equals_is_the_first_finalist(make_problem) -> Non
         evolution.tell(problem.score(evolution.ask()))
         while evolution.retire() is not None:
             assert evolution.incumbent.genome == finalists(evolution)[0]
-    scored = [trial.genome for trial in problem.calls if trial.examples == SETTINGS.full]
+    scored = [trial.genome for trial in problem.calls]
     assert problem.space.cost(finalists(evolution)[0]) == min(map(problem.space.cost, scored))
 
 

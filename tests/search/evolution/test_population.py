@@ -43,23 +43,16 @@ def test_seeds_of_many_sizes_have_no_target_and_make_room_for_the_first_that_hav
     assert population.genomes == [(4, 0)]
 
 
-def test_a_row_of_the_logbook_is_over_the_members() -> None:
-    population = Population(2, hall_size=3, cost=sum)
-    population.join([scored(1, 0.1), scored(2, 0.3)], 0.4)
-    row = population.summarise(4, evaluations=7)
-    assert row == pytest.approx({"loss_min": 0.1, "loss_avg": 0.2, "loss_max": 0.3, "loss_std": 0.1})
-    assert population.state()["logbook"] == [{"generation": 4, "evaluations": 7, **row}]
-
-
 def test_a_population_goes_on_from_its_state() -> None:
     population, restored = Population(3, hall_size=2, cost=sum), Population(3, hall_size=2, cost=sum)
     population.join([scored(1, 0.1), scored(2, 0.1), scored(3, 0.2)], 0.4)  # two equals
-    population.summarise(0, evaluations=3)
     restored.restore(json.loads(json.dumps(population.state())))
     for one in (population, restored):
         one.join([scored(4, 0.1)], 0.4)
-        one.summarise(1, evaluations=1)
     assert restored.state() == population.state()
+    assert population.summary() == pytest.approx(
+        {"loss_min": 0.1, "loss_avg": 0.1, "loss_max": 0.1, "loss_std": 0.0}
+    )
 
 
 def test_of_equals_in_all_the_order_is_the_same_after_a_resume() -> None:

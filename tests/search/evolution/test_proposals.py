@@ -15,7 +15,7 @@ from ranksieve.search.space.objectives import MaxDrop, Objective, Pareto, Target
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import fitted, lagrangian, uniform
 
-LIMITS = {"population": 6, "offspring": 10, "survivors": 3, "screen": 8, "full": 32, "max_evaluations": 2000}
+LIMITS = {"population": 6, "offspring": 10, "full": 32, "max_evaluations": 2000}
 SETTINGS = SearchSettings(**LIMITS, generations=12, patience=50)
 SEEDS_ALONE = SearchSettings(**LIMITS, generations=0, patience=50)
 PARETO = Pareto(smallest=0.2, largest=0.8, sizes=7, finalists=4, points=2.0)
@@ -65,7 +65,7 @@ def test_a_search_at_one_size_begins_at_its_start(make_problem) -> None:
     first = [trial.genome for trial in evolution.ask()]
     assert first[:2] == [origin, uniform(problem.space, 0.3)]
     assert len(first) == SETTINGS.population
-    evolution.tell(problem.score([Trial(genome=genome, examples=SETTINGS.screen) for genome in first]))
+    evolution.tell(problem.score([Trial(genome=genome, examples=SETTINGS.full) for genome in first]))
     records = problem.drive(evolution)
     assert len(finalists(evolution)) == BEST_FINALISTS + 1
     assert finalists(evolution)[-1] == origin

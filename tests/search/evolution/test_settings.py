@@ -11,8 +11,7 @@ from ranksieve.search.evolution.settings import SearchSettings
         ({"max_evaluations": -5}, "search.max_evaluations"),
         ({"overlap": 0}, "search.overlap: must be at least 1, got 0"),
         ({"generations": -1}, "search.generations: must not be negative"),
-        ({"survivors": 5, "offspring": 4}, "at most offspring, 4, got 5"),
-        ({"crossover_rate": 1.5}, r"search.crossover_rate: must be in \[0, 1\], got 1.5"),
+        ({"removal_rate": 1.5}, r"search.removal_rate: must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message: str) -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.asktell import Generation
-from ranksieve.search.evolution.racing import Race
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.evolution.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
 from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
@@ -44,7 +43,7 @@ def test_the_same_levels_of_other_matrices_are_another_search() -> None:
 def test_a_state_of_another_version_or_search_is_refused() -> None:
     mine = {"version": STATE_VERSION, "fingerprint": "mine", "prices": "2 each"}
     check(mine, "mine", "2 each")
-    with pytest.raises(ConflictError, match=r"has version 2, expected 6; submit the job again"):
+    with pytest.raises(ConflictError, match=r"has version 2, expected 7; submit the job again"):
         check({"version": 2}, "mine", "2 each")
     with pytest.raises(ConflictError, match="another space, objective or setting; submit the job again"):
         check(mine, "yours", "2 each")
@@ -80,12 +79,5 @@ def test_prices_tell_apart_what_levels_do_not(make_space) -> None:
 
 
 def test_of_a_generation_in_flight_its_candidates_are_kept() -> None:
-    settings = SearchSettings(survivors=1, offspring=2)
-    race = Race([(1, 2), (3, 4)], settings=settings, known=lambda trial: None)
-    (saved,) = flight_json([Generation(number=5, target_share=0.4, race=race)])
-    assert saved == {
-        "generation": 5,
-        "target_share": 0.4,
-        "screened": True,
-        "candidates": [[1, 2], [3, 4]],
-    }
+    (saved,) = flight_json([Generation(number=5, target_share=0.4, candidates=((1, 2), (3, 4)))])
+    assert saved == {"generation": 5, "target_share": 0.4, "candidates": [[1, 2], [3, 4]]}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.evolution import Evolution
-from ranksieve.search.evolution.operators.transfer import transfer
+from ranksieve.search.evolution.operators.mutation import mutate
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.schedules import schedule_for
 from ranksieve.search.evolution.settings import SearchSettings
@@ -137,7 +137,7 @@ def test_what_is_slow_gives_more(space: SearchSpace) -> None:
 def test_operators_keep_a_budget_of_time(seed: int, share: float) -> None:
     space, rng = SearchSpace(MATRICES, 2, price=TABLE.price), Random(seed)
     genome = tuple(rng.randrange(int(count)) for count in space.counts_G)
-    repaired = repair(Prices(space, ENERGIES), transfer(space, genome, rng=rng), space.budget(share), rng)
+    repaired = repair(Prices(space, ENERGIES), mutate(space, genome, rng), space.budget(share), rng)
     assert space.cost(space.validate(repaired)) <= space.budget(share)
 
 
@@ -169,9 +169,7 @@ def test_a_latency_out_of_reach_is_refused_with_the_numbers(nanoseconds: int) ->
 
 def test_a_search_for_a_latency_stays_within_it_and_resumes_by_the_same_table(space: SearchSpace) -> None:
     objective: Any = TargetLatency(nanoseconds=2000, other_nanoseconds=OTHER)
-    settings = SearchSettings(
-        population=3, offspring=6, survivors=2, screen=8, full=8, generations=4, max_evaluations=60
-    )
+    settings = SearchSettings(population=3, offspring=6, full=8, generations=4, max_evaluations=60)
     evolution = Evolution(space, ENERGIES, objective, settings)
     prices, memo = Prices(space, ENERGIES), []
     while not evolution.finished:

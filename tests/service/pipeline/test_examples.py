@@ -44,7 +44,7 @@ NAMES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
 TINY_SIZE = {"kind": "target_bytes", "size": "48 kB"}
 
 SEARCH = {
-    "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 0, "max_evaluations": 20,
+    "population": 3, "offspring": 4, "generations": 0, "max_evaluations": 20,
     "patience": 20,
 }  # fmt: skip
 

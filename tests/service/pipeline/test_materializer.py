@@ -143,18 +143,3 @@ def test_what_cannot_be_exported(jobs: Jobs, archive: Finished) -> None:
         jobs.export(id, share=0.01)
     with pytest.raises(NotFoundError, match="has no candidate 999999"):
         jobs.export(id, candidate=999_999)
-
-
-def test_where_answers_are_written_screening_goes_by_the_loss_alone(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
-    tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
-    tiny_job["policy"]["search"]["generations"] = 1
-    id = jobs.submit(tiny_job)
-    jobs.run(LocalCluster())
-    candidates = jobs.store.candidates(id)
-    screened = [one for one in candidates if one["metric"] is None]
-    assert {one["examples"] for one in screened} == {8}
-    assert {one["examples"] for one in candidates if one["metric"] is not None} == {16}
-    assert all(one["loss_nats"] is not None and one["drop_points"] is None for one in screened)
-    with pytest.raises(InputError, match="candidate: was screened by its loss on 8 examples"):
-        jobs.export(id, candidate=screened[0]["id"])

@@ -6,7 +6,6 @@ from tuning import tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.pipeline import plans
-from ranksieve.service.pipeline.estimate import scorings
 from ranksieve.service.pipeline.plans import Roots
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
@@ -195,8 +194,3 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: Ro
 def test_sizes_may_be_left_open(tiny_job: Document, roots: Roots) -> None:
     tiny_job["task"]["data"] |= {"source": {"path": "films.jsonl"}, "sizes": {"test": 64}}
     assert plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots).sizes == {"test": 64}
-
-
-def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
-    del tiny_job["policy"]["search"]["screen"]
-    assert scorings(JobSpec.model_validate(tune(tiny_job))) == [(16, 60)]

@@ -1,7 +1,6 @@
 """The task scorer over a fake runner: chunks, order, failures, drops."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +10,6 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import SearchSpace
-from ranksieve.service.pipeline import trials as module
 from ranksieve.service.pipeline.scoring import CHUNK, TaskScorer
 from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.types.plan import EncodedTask
@@ -26,10 +24,10 @@ SPACE = SearchSpace(
 
 
 def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) -> Scores:
-    size, written = request.examples, np.nan if request.loss_only else quality
+    size = request.examples
     return Scores(
-        quality=np.full(size, written),
-        exact=np.full(size, written),
+        quality=np.full(size, quality),
+        exact=np.full(size, quality),
         nll_nats=np.full(size, nll_nats),
         kl_nats=np.full(size, 1 - quality),
         answer_tokens=np.full(size, 2.0),
@@ -116,9 +114,8 @@ def test_beliefs_of_every_split_reach_the_actors(scorer: TaskScorer, runner: Fak
 
 def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
-    racing = TrialScorer(scorer)
     trials = [Trial(genome=(3, 3), examples=8), Trial(genome=(2, 0), examples=40)]
-    first, second = outcomes(racing, *trials)
+    first, second = outcomes(TrialScorer(scorer), *trials)
     assert [(r.ranks, r.start, r.stop) for r in runner.requests[-2:]] == [((3, 3), 0, 8), ((2, 0), 0, 40)]
     assert (first.trial, second.trial) == tuple(trials)
     assert (first.metric, first.drop_points, first.kl_nats) == (0.75, 25.0, 0.25)
@@ -130,158 +127,14 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
     assert second.drop_bound == pytest.approx(50 + 50 / 601)
 
 
-def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    screened, whole = outcomes(
-        racing, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cut=8)
-    )
-    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
-    assert (screened.tokens, whole.tokens) == (80, 320)
-    (at_once,) = outcomes(racing, Trial(genome=(2, 0), examples=40))
-    assert replace(whole, tokens=400) == at_once
-
-
-def test_answers_are_not_written_to_screen(runner: FakeRunner, make_task: MakeTask) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("generate"), kl_weight=0.5)
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    runner.requests.clear()
-    stages = [
-        Trial(genome=(2, 0), examples=8, screening=True),
-        Trial(genome=(2, 0), examples=40, known=8, cut=8),
-    ]
-    screened, whole = outcomes(racing, *stages)
-    asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
-    assert asked == [(0, 8, True), (0, 8, False), (8, 40, False)]
-    assert (screened.metric, screened.drop_points, screened.drop_bound) == (None, None, None)
-    assert screened.loss_nats == pytest.approx(0.3)
-    assert (whole.metric, whole.drop_points, whole.tokens) == (0.5, 50.0, 320)
-
-    choices = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    choices.score_dense("search")
-    assert [one.metric for one in outcomes(TrialScorer(choices), *stages)] == [0.5] * 2  # they cost nothing
-
-
-def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
-    scorer: TaskScorer, runner: FakeRunner
-) -> None:
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    few = Trial(genome=(2, 0), examples=8)
-    alone, _, again = outcomes(racing, few, Trial(genome=(2, 0), examples=20), few)
-    assert again == alone
-    assert (runner.requests[-1].start, runner.requests[-1].stop) == (0, 8)
-
-
-def test_a_trial_costs_what_its_race_does_not_know_whatever_else_is_known(
-    scorer: TaskScorer, runner: FakeRunner
-) -> None:
-    """Which race scored a genome first depends on how fast the actors are; the tokens may not."""
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    whole = Trial(genome=(2, 0), examples=40, known=8, cut=8)
-    _, alone = outcomes(racing, Trial(genome=(2, 0), examples=8), whole)
-    other = Trial(genome=(2, 0), examples=16, cut=8)  # of another race, which was faster
-    for trial in (whole, Trial(genome=(2, 0), examples=40, cut=8)):
-        runner.requests.clear()
-        _, after = outcomes(racing, other, trial)
-        assert after.tokens == 10 * (40 - trial.known)
-        assert replace(after, tokens=0, seconds=0.0) == replace(alone, tokens=0, seconds=0.0)
-
-
-def test_what_is_forgotten_is_run_again_as_it_was(
-    scorer: TaskScorer, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    screened, whole = Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cut=8)
-    _, at_first = outcomes(racing, screened, whole)
-
-    monkeypatch.setattr(module, "MOST_SCORED", 1)
-    _, _, again = outcomes(racing, screened, Trial(genome=(3, 3), examples=8), whole)
-
-    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
-    assert replace(again, seconds=at_first.seconds, tokens=at_first.tokens) == at_first
-
-
-def test_what_was_scored_in_another_process_is_run_as_it_was_there(
-    scorer: TaskScorer, runner: FakeRunner, make_task: MakeTask
-) -> None:
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    trial = Trial(genome=(2, 0), examples=40, known=8, cut=8)
-    other = Trial(genome=(3, 3), examples=8)
-    screened, _ = outcomes(racing, Trial(genome=(2, 0), examples=8), trial)
-    first_time = outcomes(racing, trial)
-
-    runner.requests.clear()
-    again = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    again.score_dense("search")
-    second_time = outcomes(TrialScorer(again), trial, other)
-    assert [(r.ranks, r.start, r.stop) for r in runner.requests[1:]] == [
-        ((2, 0), 0, 8),
-        ((2, 0), 8, 40),
-        ((3, 3), 0, 8),
-    ]
-    assert second_time[:1] == first_time
-    assert screened.examples == 8
-
-
-def test_a_trial_that_nobody_has_screened_costs_all_its_examples(
-    scorer: TaskScorer, runner: FakeRunner
-) -> None:
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    (whole,) = outcomes(racing, Trial(genome=(2, 0), examples=40, cut=8))
-    assert [(r.start, r.stop) for r in runner.requests[1:]] == [(0, 8), (8, 40)]
-    assert (whole.tokens, whole.seconds) == (400, 1.0)
-
-
-@pytest.mark.parametrize("kind", ["choice", "generate"])
-def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str, make_task: MakeTask) -> None:
-    """One race screens it, another has it scored on all examples; each answer is another one's turn."""
-
-    class Turns(FakeRunner):
-        """Gives out all that there is, and answers the last request first."""
-
-        def stream(self, method, take):  # type: ignore[no-untyped-def]
-            running: list[tuple[Any, ScoreRequest]] = []
-            while running or (running := list(take(2))):
-                key, request = running.pop()
-                self.requests.append(request)
-                scores = make_scores(request, 0.5)
-                yield key, replace(scores, kl_nats=np.arange(request.start, request.stop, dtype=float))
-                running += list(take(2 - len(running)))
-
-    whole = Trial(genome=(2, 0), examples=40, cut=8)
-    found = []
-    for trials in ([whole], [whole, Trial(genome=(2, 0), examples=8, screening=True)]):
-        scorer = TaskScorer(Turns(), SPACE, make_task(kind), kl_weight=1.0)
-        scorer.score_dense("search")
-        racing = TrialScorer(scorer)
-        found.append([one for one in outcomes(racing, *trials) if one.examples == 40])
-    assert found[0] == found[1]
-    assert found[0][0].kl_nats == pytest.approx(19.5)
-
-
-def test_a_trial_that_fails_on_its_first_examples_has_failed(make_task: MakeTask) -> None:
-    runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
-    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    (failed,) = outcomes(racing, Trial(genome=(1, 0), examples=40, cut=8))
-    assert (failed.failure, failed.examples) == ("not finite", 40)
-    assert runner.requests[-1].stop == 8
-
-
 def test_a_failed_trial_is_a_failed_outcome(make_task: MakeTask) -> None:
     scorer = TaskScorer(
         FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
     )
     scorer.score_dense("search")
-    racing = TrialScorer(scorer)
-    good, bad = outcomes(racing, Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8))
+    good, bad = outcomes(
+        TrialScorer(scorer), Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8)
+    )
     assert good.failure is None
     assert (bad.failure, bad.metric) == ("not finite", None)
 
@@ -291,9 +144,8 @@ def test_an_overflowing_perplexity_is_a_failed_outcome(
 ) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     scorer.score_dense("search")
-    racing = TrialScorer(scorer)
     monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
-    (outcome,) = outcomes(racing, Trial(genome=(1, 1), examples=8))
+    (outcome,) = outcomes(TrialScorer(scorer), Trial(genome=(1, 1), examples=8))
     assert outcome.failure is not None
     assert "overflows" in outcome.failure
     assert outcome.tokens == 80

@@ -21,10 +21,9 @@ def candidate(base: dict[str, Any], genome: tuple[int, ...], **more: Any) -> dic
 
 @pytest.fixture
 def parent(store: Store, make_spec: Callable[..., JobSpec], make_candidate: Callable[..., Any]) -> Job:
-    """A job with two generations; what is screened only, fails or came later counts for nothing."""
+    """A job with two generations; what fails or came later counts for nothing."""
     job = store.submissions.create_job(make_spec(), "alice")
     first = [candidate(make_candidate(0, *genome), genome) for genome in [(9,), (8,), (7,), (5,)]]
-    first.append(candidate(make_candidate(0, 2), (2,), examples=64))
     second = [candidate(make_candidate(1, *genome), genome) for genome in [(3,), (2,)]]
     second.append({**make_candidate(1, 1, failure="not finite"), "examples": 256, "kept_share": 0.01})
     for number, candidates in enumerate([first, second]):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.operators.crossover import crossover, layer_block, one_point, uniform
 from ranksieve.search.evolution.operators.mutation import MOST_CHANGES, draw_changes, level_below, mutate
-from ranksieve.search.evolution.operators.transfer import transfer
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import fill, repair
@@ -42,7 +41,6 @@ OPERATORS: dict[str, Callable[[Genome, Genome, Random], Genome]] = {
     "layer_block": lambda a, b, rng: layer_block(SPACE, a, b, rng),
     "crossover": lambda a, b, rng: crossover(SPACE, a, b, rng),
     "mutate": lambda a, b, rng: mutate(SPACE, a, rng),
-    "transfer": lambda a, b, rng: transfer(SPACE, a, rng),
     "repair": lambda a, b, rng: repair(PRICES, a, SPACE.params(b), rng),
 }
 
@@ -108,45 +106,17 @@ def test_a_step_down_from_dense_keeps_about_half_or_more() -> None:
 
 
 @quick
-@given(genome=genomes, seed=seeds)
-def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
-    child = transfer(SPACE, genome, Random(seed))
-    assert SPACE.params(child) <= SPACE.params(genome)
-    if child != genome:
-        assert any(a > b for a, b in zip(child, genome, strict=True))
-
-
-@quick
 @given(data=st.data(), share=st.floats(0, 1), seed=seeds)
 def test_prices_that_fall_with_the_rank_change_nothing_of_this(
     data: st.DataObject, share: float, seed: int
 ) -> None:
     genome = data.draw(st.tuples(*(st.integers(0, count - 1) for count in FALLING.counts_G.tolist())))
     budget = FALLING.budget(share)
-    changed = transfer(FALLING, mutate(FALLING, genome, Random(seed)), Random(seed))
+    changed = mutate(FALLING, genome, Random(seed))
     repaired = repair(Prices(FALLING, ENERGIES), changed, budget, Random(seed))
     assert FALLING.validate(repaired) == repaired
     assert FALLING.cost(repaired) <= budget
     assert nothing_fits(repaired, budget, space=FALLING)
-    assert FALLING.cost(transfer(FALLING, genome, Random(seed))) <= FALLING.cost(genome)
-
-
-def test_nothing_to_transfer_at_the_ends() -> None:
-    nothing = (0,) * len(SPACE)
-    assert transfer(SPACE, nothing, Random(0)) == nothing
-    assert transfer(SPACE, SPACE.largest_genome, Random(0)) == SPACE.largest_genome
-
-
-def test_cheap_matrices_move_more_often() -> None:
-    middle = tuple(count // 2 for count in SPACE.counts_G.tolist())
-    raised = [0] * len(SPACE)
-    for seed in range(600):
-        child = transfer(SPACE, middle, Random(seed))
-        for i, (a, b) in enumerate(zip(child, middle, strict=True)):
-            raised[i] += a > b
-    cheap = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (8, 16))
-    dear = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (32, 16))
-    assert cheap > 1.3 * dear
 
 
 def nothing_fits(

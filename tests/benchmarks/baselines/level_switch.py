@@ -15,7 +15,13 @@ def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[i
 
     A gene of half the price per level is twice as likely to come first.
     """
-    return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.step_cost_G[i]))
+    return sorted(indices, key=lambda i: rng.expovariate(1.0 / _step_cost(space, i)))
+
+
+def _step_cost(space: SearchSpace, index: int) -> float:
+    """Return the mean cost of a step of a gene."""
+    top = len(space.genes[index].levels) - 1
+    return (space.cost_at(index, top) - space.cost_at(index, 0)) / top
 
 
 def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
