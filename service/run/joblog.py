@@ -72,13 +72,13 @@ class JobLog:
             with self._updating:
                 self._watchers.remove(watch)
 
-    def state(self, to: JobState, **data: Any) -> None:
+    def state(self, to: JobState) -> None:
         """Move the job to another state.
 
         Raises:
             ConflictError: The move is not allowed, or another server has taken the job over.
         """
-        self._store.runs.transition(self.job.id, to, epoch=self.job.epoch, data=data)
+        self._store.runs.transition(self.job.id, to, epoch=self.job.epoch)
 
     def event(self, type: EventType, **data: Any) -> None:
         """Record an event for the job's user, without secrets."""

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from databases import ON_EACH
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "crash_campaign.py"
 KILLS = 8
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
+@ON_EACH
 def test_jobs_end_as_if_their_servers_had_not_been_killed(store_url: str) -> None:
     command = [sys.executable, SCRIPT, "--kills", KILLS, "--seed", 1, "--database-url", store_url]
     done = subprocess.run(

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from databases import ON_EACH
 from sqlalchemy.orm import Session
 
 from ranksieve.search.errors import GoneError, StoreError
@@ -14,8 +15,6 @@ from ranksieve.service.store import Store
 from ranksieve.service.webhooks.outcomes import Outcome
 
 MakeSpec = Callable[..., JobSpec]
-
-ON_EACH_DATABASE = pytest.mark.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
 
 
 class Clock:
@@ -46,7 +45,7 @@ def ended(store: Store, make_spec: MakeSpec, state: JobState = JobState.FAILED) 
     return store.runs.transition(job.id, state, epoch=job.epoch)
 
 
-@ON_EACH_DATABASE
+@ON_EACH
 def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, make_spec: MakeSpec) -> None:
     old = ended(store, make_spec)
     waiting = store.submissions.create_job(make_spec())
@@ -101,7 +100,7 @@ def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec, tmp_path: Pa
     store.close()
 
 
-@ON_EACH_DATABASE
+@ON_EACH
 def test_deliveries_that_are_over_go_too(
     store: Store, store_url: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

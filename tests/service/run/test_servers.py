@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 from fake_pipelines import SHORT_S, Held, succeed
 
 import ranksieve.service
@@ -34,7 +35,7 @@ def other_store(store: Store, store_url: str, wait_until: WaitUntil) -> Iterator
     other.close()
 
 
-@pytest.mark.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
+@ON_EACH
 def test_two_servers_share_the_jobs_and_run_each_once(
     store: Store,
     other_store: Store,

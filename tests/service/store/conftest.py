@@ -22,13 +22,6 @@ WAYS_TO = {
 }
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests of the store on every backend, except tests that name theirs."""
-    named = any("make_database" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if "make_database" in metafunc.fixturenames and not named:
-        metafunc.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
-
-
 class Clock:
     """The database's time: it stands still, ahead of the machine's own, until a test moves it on."""
 

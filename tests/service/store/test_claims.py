@@ -1,10 +1,11 @@
-"""Who gets a job to run, keeps it and loses it; every backend of `store_url` must keep to it."""
+"""Who gets a job to run, keeps it and loses it."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import SupersededError
 from ranksieve.service.job.changes import JobChanges
@@ -21,6 +22,7 @@ Claim = Callable[..., Job]
 FULL = JobError(code="infrastructure", message="the disk is full")
 
 
+@ON_EACH
 def test_the_highest_priority_goes_first_and_then_what_was_cut_off_and_then_the_oldest(
     store: Store, make_spec: MakeSpec, claim: Claim
 ) -> None:
@@ -30,6 +32,8 @@ def test_the_highest_priority_goes_first_and_then_what_was_cut_off_and_then_the_
     store.runs.transition(cut_off, JobState.VALIDATING, epoch=0)
 
     assert [claim(store).id for _ in range(5)] == [high, cut_off, first, second, low]
+    assert store.events(first)[-1].data == {"state": "validating"}
+    assert store.events(cut_off)[-1].data == {"state": "validating", "resumed": True}
 
 
 def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashes_it_at_last(
@@ -99,6 +103,7 @@ def test_a_job_that_is_to_be_cancelled_ends_with_its_server(
 
 
 @pytest.mark.parametrize(("request_", "expected"), MARKS)
+@ON_EACH
 def test_what_was_asked_of_a_job_whose_server_fell_silent_is_done_without_another_server_s_room_for_it(
     timed: Store, advance: Advance, make_spec: MakeSpec, claim: Claim, request_: Request, expected: JobState
 ) -> None:
@@ -186,22 +191,6 @@ def test_a_server_that_stops_is_no_fault(timed: Store, make_spec: MakeSpec, clai
     assert timed.job(job.id).faults == 0
 
 
-def test_the_oldest_queued_job_is_claimed(store: Store, make_spec: MakeSpec) -> None:
-    first, second = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
-
-    claimed = store.claims.claim_next()
-
-    assert claimed is not None
-    assert (claimed.id, claimed.state) == (first.id, JobState.VALIDATING)
-    assert claimed.started_at is not None
-    assert store.events(first.id)[-1].data == {"state": "validating"}
-    assert store.job(second.id).state is JobState.QUEUED
-
-
-def test_nothing_is_claimed_from_an_empty_store(store: Store) -> None:
-    assert store.claims.claim_next() is None
-
-
 def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
     store.submissions.create_job(make_spec("older"))
     for state in (state for state in JobState if state.interruptible):
@@ -215,6 +204,7 @@ def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, 
         assert store.events(claimed.id)[-1].data == {"state": "validating", "resumed": True}
 
 
+@ON_EACH
 def test_a_leased_job_is_nobody_elses_until_the_lease_runs_out(
     timed: Store, advance: Advance, make_spec: MakeSpec, claim: Claim
 ) -> None:
@@ -241,6 +231,7 @@ HOLDERS_WRITES: list[Callable[[Store, Job], object]] = [
 ]
 
 
+@ON_EACH
 def test_whatever_a_former_holder_writes_is_refused(
     timed: Store, advance: Advance, make_spec: MakeSpec, claim: Claim
 ) -> None:
@@ -300,6 +291,7 @@ def test_a_job_given_up_is_claimed_at_once_and_no_longer_its_former_holders(
     assert claim(timed).id == job.id
 
 
+@ON_EACH
 def test_a_server_that_is_the_only_one_ends_every_lease(
     timed: Store, make_spec: MakeSpec, claim: Claim
 ) -> None:
@@ -325,6 +317,7 @@ def test_a_job_that_has_ended_has_no_lease(
     assert timed.claims.claim_next() is None
 
 
+@ON_EACH
 def test_stores_that_claim_at_once_get_a_job_each(
     store: Store, store_url: str, make_spec: MakeSpec, claim: Claim
 ) -> None:
@@ -345,6 +338,7 @@ def test_stores_that_claim_at_once_get_a_job_each(
     assert set(claimed) == ids
 
 
+@ON_EACH
 def test_a_claim_and_a_cancel_at_once_know_of_each_other(store: Store, make_spec: MakeSpec) -> None:
     for _ in range(5):
         job = store.submissions.create_job(make_spec())

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 from sqlalchemy import Engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -39,6 +40,7 @@ def sqlite_engine(
     engine.dispose()
 
 
+@ON_EACH
 def test_upgrading_again_changes_nothing_and_sets_up_no_logging(engine: Engine) -> None:
     root_handlers = list(logging.getLogger().handlers)
     alembic_level = logging.getLogger("alembic").level
@@ -50,6 +52,7 @@ def test_upgrading_again_changes_nothing_and_sets_up_no_logging(engine: Engine) 
     assert logging.getLogger("alembic").level == alembic_level
 
 
+@ON_EACH
 def test_a_database_of_another_version_is_left_alone(engine: Engine) -> None:
     upgrade(engine)
     with engine.begin() as connection:
@@ -59,6 +62,7 @@ def test_a_database_of_another_version_is_left_alone(engine: Engine) -> None:
         upgrade(engine)
 
 
+@ON_EACH
 def test_what_was_to_be_written_is_in_no_error(engine: Engine) -> None:
     with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
         connection.execute(text("INSERT INTO nowhere VALUES (:url)"), {"url": "https://hooks.test/T0KEN"})
@@ -122,6 +126,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         new_engine("postgresql://db/jobs")
 
 
+@ON_EACH
 def test_servers_that_start_together_migrate_once(engine: Engine) -> None:
     others = [new_engine(engine.url.render_as_string(hide_password=False)) for _ in range(4)]
     try:

@@ -1,10 +1,11 @@
-"""API keys in a store; every backend of `store_url` must keep this contract."""
+"""API keys in a store."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+from databases import ON_EACH
 from sqlalchemy import text
 
 from ranksieve.search.errors import ConflictError, InputError, NotFoundError
@@ -42,6 +43,7 @@ def keys(store: Store, clock: Clock) -> Iterator[Keys]:
     return store.keys
 
 
+@ON_EACH
 def test_a_key_is_found_by_its_secret_alone(keys: Keys) -> None:
     key, secret = keys.create("alice", Scope.SUBMIT)
 
@@ -61,6 +63,7 @@ def test_the_secret_is_nowhere_in_the_database(keys: Keys, store: Store) -> None
     assert secret.split("_", 2)[2] not in str(row)
 
 
+@ON_EACH
 def test_keys_are_listed_oldest_first_dead_ones_too(keys: Keys) -> None:
     assert (keys.any(), keys.list()) == (False, [])
 
@@ -71,6 +74,7 @@ def test_keys_are_listed_oldest_first_dead_ones_too(keys: Keys) -> None:
     assert keys.list() == [revoked, made[1]]
 
 
+@ON_EACH
 def test_a_key_is_good_for_its_lifetime(keys: Keys, clock: Clock) -> None:
     _, secret = keys.create("alice", Scope.READ, timedelta(days=1))
 
@@ -137,6 +141,7 @@ def test_a_dead_key_is_not_rotated(keys: Keys) -> None:
         keys.rotate(key.id)
 
 
+@ON_EACH
 def test_an_unknown_key_is_not_found(keys: Keys) -> None:
     for id in ("000000000000", "\0"):
         with pytest.raises(NotFoundError, match="there is no key"):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -303,6 +304,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 LIVES = 20 if settings.get_current_profile_name() == "campaign" else 5
 
 
+@ON_EACH
 def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., JobSpec]) -> None:
     def make(clock: Any) -> Store:
         store = Store(store_url, clock)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from databases import ON_EACH
 from sqlalchemy import Engine, inspect, update
 
 from ranksieve.search.errors import StoreError
@@ -22,6 +23,7 @@ def engine(store_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+@ON_EACH
 def test_an_empty_database_gets_the_tables_and_the_newest_revision(engine: Engine, store: Store) -> None:
     assert inspect(engine).get_table_names() == []
 

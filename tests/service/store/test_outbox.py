@@ -1,4 +1,4 @@
-"""What waits for webhooks, in a store; every backend of `store_url` must keep this contract."""
+"""What waits for webhooks, in a store."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import ConflictError, SupersededError
 from ranksieve.service.job.job import Job, JobState, Request
@@ -48,6 +49,7 @@ def run_to_its_end(store: Store, job: Job) -> None:
         store.runs.transition(job.id, state, epoch=job.epoch)
 
 
+@ON_EACH
 def test_only_wanted_states_of_the_owner_s_jobs_are_told(timed: Store, make_spec: MakeSpec) -> None:
     ends = webhook_of(timed, owner="alice")
     all_of_them = webhook_of(timed, *JobState, owner="alice")
@@ -127,6 +129,7 @@ def test_what_was_committed_before_a_crash_is_sent_by_the_next_server(
     assert other.webhooks.get(webhook.id).delivered_at is not None
 
 
+@ON_EACH
 def test_what_a_server_was_sending_when_it_died_is_sent_again_under_the_same_id(
     timed: Store, other: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
@@ -157,6 +160,7 @@ def test_the_next_server_on_a_file_need_not_wait_for_leases(timed: Store, make_s
     assert claimed(timed).attempt == 2
 
 
+@ON_EACH
 def test_of_many_that_look_at_once_one_has_a_delivery(
     timed: Store, other: Store, make_spec: MakeSpec
 ) -> None:
@@ -176,6 +180,7 @@ def test_of_many_that_look_at_once_one_has_a_delivery(
     assert len(ids) == len(set(ids)) == 3
 
 
+@ON_EACH
 def test_senders_of_two_servers_send_each_delivery_once(
     timed: Store, other: Store, make_spec: MakeSpec
 ) -> None:
@@ -203,6 +208,7 @@ def test_senders_of_two_servers_send_each_delivery_once(
     assert len(received) == len(set(received)) == 9
 
 
+@ON_EACH
 def test_webhooks_take_turns_and_each_has_one_attempt_at_a_time(timed: Store, make_spec: MakeSpec) -> None:
     busy, quiet = webhook_of(timed, JobState.QUEUED, owner="a"), webhook_of(timed, JobState.QUEUED, owner="b")
     for owner in ("a", "a", "a", "b"):
@@ -215,6 +221,7 @@ def test_webhooks_take_turns_and_each_has_one_attempt_at_a_time(timed: Store, ma
     assert claimed(timed).webhook_id == busy.id
 
 
+@ON_EACH
 def test_an_attempt_in_vain_is_followed_by_another_when_it_is_time(
     timed: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
@@ -306,6 +313,7 @@ def test_a_url_that_takes_nothing_for_long_is_disabled(
     assert found.disabled_reason == (None if something_arrives else DEAD)
 
 
+@ON_EACH
 def test_deliveries_outlive_their_job_and_its_events(
     timed: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
@@ -329,6 +337,7 @@ def test_deliveries_outlive_their_job_and_its_events(
     assert timed.webhooks.deliveries(webhook.id) == []
 
 
+@ON_EACH
 def test_a_former_secret_is_forgotten_when_its_time_is_over(timed: Store, advance: Advance) -> None:
     webhook = webhook_of(timed)
     _, new = timed.webhooks.rotate(webhook.id, timedelta(hours=1))
@@ -340,6 +349,7 @@ def test_a_former_secret_is_forgotten_when_its_time_is_over(timed: Store, advanc
     assert claimed(timed).secrets == (new,)
 
 
+@ON_EACH
 def test_a_webhook_that_is_deleted_while_a_job_moves_makes_neither_fail(
     timed: Store, other: Store, make_spec: MakeSpec
 ) -> None:

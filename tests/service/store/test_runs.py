@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 from sqlalchemy.exc import StatementError
 
 from ranksieve.search.errors import ConflictError, NotFoundError
@@ -27,6 +28,7 @@ def plain(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name != "id"} for one in candidates]
 
 
+@ON_EACH
 def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec, bring: Bring, states_of: StatesOf) -> None:
     job = bring(store, store.submissions.create_job(make_spec()), JobState.FINALIZING)
     assert job.started_at is not None
@@ -62,15 +64,6 @@ def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
     }
 
 
-def test_more_can_be_said_of_a_move(store: Store, make_spec: MakeSpec) -> None:
-    job = store.submissions.create_job(make_spec())
-
-    store.runs.transition(job.id, JobState.VALIDATING, data={"actors": 2}, epoch=job.epoch)
-
-    assert store.events(job.id)[-1].data == {"state": "validating", "actors": 2}
-
-
-@pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)  # no database decides it
 @pytest.mark.parametrize("state", JobState)
 def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: JobState, bring: Bring) -> None:
     for to in JobState:
@@ -85,6 +78,7 @@ def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: Job
         assert store.events(job.id) == before
 
 
+@ON_EACH
 def test_a_move_whose_result_is_not_json_changes_nothing(
     store: Store, make_spec: MakeSpec, bring: Bring, states_of: StatesOf
 ) -> None:
@@ -114,17 +108,7 @@ def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
     assert appended[0].at.tzinfo is UTC
 
 
-def test_events_of_jobs_are_numbered_apart(store: Store, make_spec: MakeSpec) -> None:
-    jobs = [store.submissions.create_job(make_spec()) for _ in range(2)]
-    for _ in range(2):
-        for job in jobs:
-            store.runs.append_event(
-                job.id, EventType.ACTOR_REPLACED, {"actor": 0, "reason": "it died"}, epoch=job.epoch
-            )
-
-    assert [[event.seq for event in store.events(job.id)] for job in jobs] == [[1, 2, 3]] * 2
-
-
+@ON_EACH
 def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) -> None:
     job = store.submissions.create_job(make_spec())
     together = threading.Barrier(8)
@@ -145,6 +129,7 @@ def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) 
     assert numbers == list(range(10))
 
 
+@ON_EACH
 def test_a_generation_is_kept_with_its_scorings_and_state(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
@@ -163,6 +148,7 @@ def test_a_generation_is_kept_with_its_scorings_and_state(
     assert store.search_state(job.id) == {"rng": [1, 2], "next": 1}
 
 
+@ON_EACH
 def test_generations_and_scorings_come_in_pages(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
@@ -188,6 +174,7 @@ def test_generations_and_scorings_come_in_pages(
     assert store.search_state(job.id) == {"next": 3}
 
 
+@ON_EACH
 def test_half_a_generation_is_not_kept(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
@@ -208,6 +195,7 @@ def test_half_a_generation_is_not_kept(
     assert len(store.events(job.id)) == 2
 
 
+@ON_EACH
 def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:

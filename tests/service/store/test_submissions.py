@@ -1,10 +1,11 @@
-"""How exports come into the store, and how jobs leave it; every backend of `store_url` must keep to it."""
+"""How exports come into the store, and how jobs leave it."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import ConflictError, LimitError, NotFoundError
 from ranksieve.service.job.export import KNOWN
@@ -48,6 +49,7 @@ def test_an_export_is_a_job_of_the_same_owner_that_is_listed_with_its_parent(
     assert store.job(second.id).export == other
 
 
+@ON_EACH
 def test_a_candidate_is_exported_again_only_if_that_was_given_up(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_candidate_is_exported_again_only_if_that_was_given_up(
     assert store.submissions.create_export(job, export).id != first.id
 
 
+@ON_EACH
 def test_a_job_is_deleted_after_its_exports(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_job_is_deleted_after_its_exports(
         store.submissions.create_export(job, export_of(job, make_candidate(0, 1) | {"id": 1}, {"share": 0.5}))
 
 
+@ON_EACH
 def test_that_files_are_to_be_removed_is_known_for_a_while_and_as_long_as_they_are_there(
     timed: Store, make_spec: MakeSpec, bring: Bring, advance: Callable[[float], None]
 ) -> None:
@@ -119,6 +123,7 @@ def test_exports_count_among_the_queued_jobs_of_an_owner(
     assert store.submissions.create_export(job, one, most_queued=1) == first
 
 
+@ON_EACH
 def test_exports_go_before_jobs_that_wait_and_after_those_cut_off(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import ConflictError, NotFoundError, SupersededError
 from ranksieve.service.job.changes import JobChanges
@@ -16,10 +17,6 @@ Advance = Callable[[float], None]
 Bring = Callable[[Store, Job, JobState], Job]
 Claim = Callable[..., Job]
 StatesOf = Callable[[Store, str], list[str]]
-
-
-ON_SQLITE = pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)
-"""For tables of states, which no database decides."""
 
 
 def held(store: Store, job: Job) -> Job:
@@ -39,7 +36,6 @@ def test_a_job_that_is_to_be_cancelled_does_not_succeed(
     assert store.job(job.id).result is None
 
 
-@ON_SQLITE
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
 def test_a_job_that_has_ended_is_not_cancelled(
     store: Store, make_spec: MakeSpec, state: JobState, bring: Bring
@@ -74,7 +70,6 @@ WAYS_OF_ASKING = {
 """What becomes of a job in a state when that is asked; `...`: it is marked. Elsewhere it makes no sense."""
 
 
-@ON_SQLITE
 @pytest.mark.parametrize("request_", Request)
 def test_a_request_is_done_or_marked_or_refused(
     store: Store, make_spec: MakeSpec, request_: Request, bring: Bring
@@ -173,6 +168,7 @@ def test_a_paused_job_that_is_to_stop_is_queued_for_that(
         store.user_requests.ask(job.id, Request.PAUSE)
 
 
+@ON_EACH
 def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_spec: MakeSpec) -> None:
     job = store.submissions.create_job(make_spec("old", team="nlp"))
     changes = JobChanges(name="new", labels={"team": "speech"}, priority=3)
@@ -196,7 +192,6 @@ def test_what_has_ended_can_be_renamed(store: Store, make_spec: MakeSpec, bring:
     assert store.user_requests.change(job.id, JobChanges(name="kept")).name == "kept"
 
 
-@ON_SQLITE
 def test_actors_are_changed_until_a_job_has_ended(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
     more = JobChanges(actors=7)
     for state in (state for state in JobState if state is not JobState.QUEUED):

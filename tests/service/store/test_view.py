@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import ConflictError, InputError, NotFoundError
 from ranksieve.service.job.events import EventType
@@ -31,6 +32,7 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
 }
 
 
+@ON_EACH
 def test_a_foreign_job_is_not_there(store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate) -> None:
     job = store.submissions.create_job(make_spec(), "alice")
     store.runs.save_generation(
@@ -56,6 +58,8 @@ def test_only_the_jobs_that_are_there_are_counted(store: Store, make_spec: MakeS
         store.submissions.create_job(make_spec(), owner)
 
     assert store.count_jobs() == {JobState.QUEUED: 3}
+    store.claims.claim_next()
+    assert store.count_jobs() == {JobState.QUEUED: 2, JobState.VALIDATING: 1}
     assert store.seen_by("bob").count_jobs() == {JobState.QUEUED: 1}
 
 
@@ -84,6 +88,7 @@ def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:
     assert store.seen_by("carol").jobs() == []
 
 
+@ON_EACH
 def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> None:
     both = store.submissions.create_job(make_spec(team="nlp", stage="test run: 'a' % \\"))
     team = store.submissions.create_job(make_spec(team="nlp"))
@@ -121,6 +126,7 @@ def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, m
     assert store.jobs(labels=["team:nlp"]) == [job]
 
 
+@ON_EACH
 def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
     store: Store, make_spec: MakeSpec, make_candidate: Callable[..., Any]
 ) -> None:
@@ -163,6 +169,7 @@ def test_a_submission_sent_again_makes_no_second_job(store: Store, make_spec: Ma
     assert len({job.id, *ids}) == 5
 
 
+@ON_EACH
 def test_submissions_that_come_at_once_make_one_job(store: Store, make_spec: MakeSpec) -> None:
     together = threading.Barrier(6)
 
@@ -184,6 +191,7 @@ def test_a_foreign_job_is_not_cancelled(store: Store, make_spec: MakeSpec) -> No
     assert store.user_requests.ask(job.id, Request.CANCEL, "alice").state is JobState.CANCELLED
 
 
+@ON_EACH
 def test_a_page_goes_on_after_an_id(store: Store) -> None:
     with pytest.raises(InputError, match="after: must be the id of a job"):
         store.jobs(after="\0")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from databases import ON_EACH
 
 from ranksieve.search.errors import ConflictError, InputError, LimitError, NotFoundError
 from ranksieve.service.job.job import JobState
@@ -15,6 +16,7 @@ URL = "https://hooks.example.com/"
 HOUR = timedelta(hours=1)
 
 
+@ON_EACH
 def test_a_webhook_is_made_with_a_secret_that_is_not_shown_again(store: Store) -> None:
     webhook, secret = store.webhooks.create("alice", URL, [JobState.FAILED, JobState.FAILED])
 
@@ -68,6 +70,7 @@ def test_what_is_given_changes_and_nothing_else(store: Store) -> None:
     assert store.webhooks.get(webhook.id).url == URL + "x"
 
 
+@ON_EACH
 def test_a_secret_is_replaced_at_once_or_after_a_while(store: Store) -> None:
     webhook, first = store.webhooks.create("alice", URL, ENDS)
     store.webhooks.test(webhook.id)
@@ -96,6 +99,7 @@ def test_a_test_waits_once_and_only_for_an_enabled_webhook(store: Store) -> None
         store.webhooks.test(webhook.id)
 
 
+@ON_EACH
 def test_deliveries_are_listed_newest_first_in_pages(store: Store, make_spec: Callable[..., JobSpec]) -> None:
     webhook, _ = store.webhooks.create("alice", URL, [JobState.QUEUED])
     jobs = [store.submissions.create_job(make_spec(), "alice").id for _ in range(5)]
@@ -108,6 +112,7 @@ def test_deliveries_are_listed_newest_first_in_pages(store: Store, make_spec: Ca
         store.webhooks.deliveries(webhook.id, after="\0")
 
 
+@ON_EACH
 def test_with_a_webhook_go_its_deliveries(store: Store) -> None:
     webhook, _ = store.webhooks.create("alice", URL, ENDS)
     store.webhooks.test(webhook.id)
