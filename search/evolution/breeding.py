@@ -50,7 +50,7 @@ def stream(seed: int, generation: int) -> Random:
 
 
 class Operators:
-    """Operators of a search, bound to its predicted losses and to a source of randomness."""
+    """Operators of a search, bound to predicted losses and a rng."""
 
     def __init__(self, prices: Prices, rng: Random) -> None:
         self._prices, self._rng = prices, rng

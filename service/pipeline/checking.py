@@ -1,4 +1,4 @@
-"""Checks of a job before any work: when it is submitted or estimated, and when it starts."""
+"""Checks of a job before any work: at submission, estimate and start."""
 
 from threading import Event
 from typing import Any
@@ -31,7 +31,7 @@ class Checks:
         self._cluster = cluster
 
     def settle(self, spec: JobSpec, cancelled: Event | None) -> JobSpec:
-        """Check a new job; fill in the resources and the sizes of splits that it leaves open.
+        """Check a new job; fill in the resources and split sizes that it leaves open.
 
         Raises:
             InputError: The job cannot work; names the field.

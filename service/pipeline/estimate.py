@@ -155,7 +155,7 @@ def finalists(spec: JobSpec) -> int:
 
 
 def scorings(spec: JobSpec) -> int:
-    """Return the most candidates that the search scores: seeds, and children of every generation."""
+    """Return the most candidates that the search scores: seeds and children."""
     search = policy_of(spec).search
     seeds = max(own_seeds(spec) + len(spec.search.seeds), search.population)
     return min(search.max_evaluations, seeds + search.generations * search.offspring)

@@ -33,7 +33,7 @@ from ranksieve.workers.types.scores import first
 
 
 def run_job(settings: Settings, cluster: Cluster, job: Job, log: JobLog) -> dict[str, Any]:
-    """Run one job or export on a cluster; return its result (see `service.pipeline.report`)."""
+    """Run one job or export; return its result (see `service.pipeline.report`)."""
     if job.export is not None:
         return run_export(settings, cluster, job, job.export, log)
     spec = job.spec if log.search_state() is None else seedless(job.spec)

@@ -120,7 +120,7 @@ def _extract_reviews(sdist: Path, target: Path) -> None:
 
 
 def snippets(text: str) -> Iterator[dict[str, str]]:
-    """Yield `id`, `text` and `label` of the lines of a file of ratings that are clearly positive or negative."""
+    """Yield `id`, `text` and `label` of clearly positive or negative ratings."""
     for line in text.splitlines():
         number, rating, snippet = line.split("\t", 2)
         if abs(float(rating)) >= MIN_RATING:

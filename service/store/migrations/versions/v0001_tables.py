@@ -1,4 +1,4 @@
-"""First migration: the tables of the first version, which are created from the schema itself."""
+"""First migration: tables that are created from the schema itself."""
 
 revision = "0001"
 down_revision = None
