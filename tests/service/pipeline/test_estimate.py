@@ -166,9 +166,8 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
     front(sizes=4)
     tiny_job["policy"]["rank_step"] = 4
     tiny_job["policy"]["search"] |= {
-        "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
-        "survivors": rng.choice([1, 3]), "max_evaluations": rng.choice([5, 30, 200]),
-        "generations": rng.choice([1, 6]),
+        "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]), "generations": rng.choice([1, 6]),
+        "max_evaluations": rng.choice([5, 30, 200]),
     }  # fmt: skip
     tiny_job["search"] = {"seeds": [{"ranks": [rng.choice([4, 8])] * 6} for _ in range(rng.choice([0, 6]))]}
     spec = JobSpec.model_validate(tune(tiny_job))
