@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -55,7 +56,7 @@ _TAGS = [
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        return documented(super().openapi())
+        return openapi_document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Outside the middleware stack: OpenTelemetry would put its own middleware around anything inside it.
@@ -102,11 +103,12 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     return app
 
 
+@cache
 def openapi_document() -> dict[str, Any]:
-    """Return the OpenAPI document of every server, without running one."""
+    """Return the OpenAPI document of every server, made once in a process."""
     app = _bare()
     _add_routes(app)
-    return app.openapi()
+    return documented(FastAPI.openapi(app))
 
 
 def _bare(**options: Any) -> _App:

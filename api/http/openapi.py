@@ -10,7 +10,7 @@ _REFERENCE = "#/components/schemas/"
 
 
 def documented(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Complete an OpenAPI document in place and return it; repeated calls do no harm."""
+    """Complete an OpenAPI document in place and return it."""
     for path, methods in [*openapi["paths"].items(), *openapi.get("webhooks", {}).items()]:
         for operation in methods.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():

@@ -56,12 +56,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept requests.
 
-        FastAPI makes its routes and the document at their first use, which would delay answers by half a second.
-        Everything made so far stays until the end, so the garbage collector need not scan it again and again, which
-        would delay answers by a quarter of a second.
+        The document is made at its first use, which would delay an answer by a quarter of a second. Everything made so
+        far stays until the end, so the garbage collector need not scan it again and again, which would delay answers
+        as long.
         """
         self._app.openapi()
-        gc.collect()
         gc.freeze()
         await super().startup(sockets)
         self.ready.set()
