@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -198,12 +199,26 @@ def shared_endpoint() -> FakeEndpoint:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, shared_endpoint: FakeEndpoint) -> Iterator[TestClient]:
-    """A running server that all tests of a file share: for requests that have to leave it as it is."""
-    settings = Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", requests_per_second=0)
-    application = _build(FakePipeline(), FakePreflight(), shared_endpoint, settings)
-    with TestClient(create_app(application), base_url="http://127.0.0.1") as client:
-        yield client
+def share(
+    tmp_path_factory: pytest.TempPathFactory, shared_endpoint: FakeEndpoint
+) -> Iterator[Callable[..., TestClient]]:
+    """Starts servers that all tests of a file share: for requests that have to leave them as they are."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> TestClient:
+            folder = tmp_path_factory.mktemp("shared") / "data"
+            given = Settings(data_dir=folder, requests_per_second=0, **settings)
+            application = _build(FakePipeline(), FakePreflight(), shared_endpoint, given)
+            client = TestClient(create_app(application), base_url="http://127.0.0.1")
+            return stack.enter_context(client)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared(share: Callable[..., TestClient]) -> TestClient:
+    """Such a server without further settings."""
+    return share()
 
 
 @pytest.fixture(scope="module")

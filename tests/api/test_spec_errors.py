@@ -17,12 +17,6 @@ def errors_of(document):
     return {error["field"]: error["detail"] for error in spec_errors(caught.value)}
 
 
-def test_every_bad_spec_names_its_field(bad_spec):
-    document, field = bad_spec
-
-    assert list(errors_of(document)) == [field]
-
-
 def test_a_misspelt_field_gets_a_suggestion(spec):
     spec["search"] = {"max_evaluation": 3}
 

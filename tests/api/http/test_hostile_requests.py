@@ -4,12 +4,6 @@ import gzip
 import json
 
 import pytest
-from starlette.testclient import TestClient
-
-from ranksieve.api.http.app import create_app
-from ranksieve.service.server.settings import Settings
-
-KEY = {"Authorization": "Bearer s3cret-of-this-server"}
 
 TRAVERSALS = [
     "%2e%2e",
@@ -74,12 +68,10 @@ def http(shared):
     assert shared.get("/v1/jobs").json() == before
 
 
-@pytest.fixture
-def locked(build, tmp_path):
+@pytest.fixture(scope="module")
+def locked(share):
     """A server with a key that nobody tells the client."""
-    settings = Settings(data_dir=tmp_path / "data", api_key="s3cret-of-this-server")
-    with TestClient(create_app(build(settings)), base_url="http://127.0.0.1") as http:
-        yield http
+    return share(api_key="s3cret-of-this-server")
 
 
 def refused(response, *statuses):

@@ -1,19 +1,14 @@
 """Pages of other origins and rebound names are kept out; everybody else gets in."""
 
 import pytest
-from starlette.testclient import TestClient
 
-from ranksieve.api.http.app import create_app
 from ranksieve.api.http.hosts import trusted_names
-from ranksieve.service.server.settings import Settings
 
 
-@pytest.fixture
-def proxied(build, tmp_path):
+@pytest.fixture(scope="module")
+def proxied(share):
     """A server on loopback behind a proxy that is called sieve.example."""
-    settings = Settings(data_dir=tmp_path / "data", allowed_hosts="sieve.example, *.sieve.example")
-    with TestClient(create_app(build(settings)), base_url="http://127.0.0.1") as http:
-        yield http
+    return share(allowed_hosts="sieve.example, *.sieve.example")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +31,7 @@ def test_names_that_are_answered_to(host, allowed, names):
         ("SIEVE.example:443", 200),
         ("a.sieve.example", 200),
         ("localhost:1", 200),
+        ("[::1]:1", 200),
         ("evil.example", 400),
         ("sieve.example.evil.example", 400),
         ("evilsieve.example", 400),
@@ -45,13 +41,11 @@ def test_configured_names_are_answered_to(proxied, host, status):
     assert proxied.get("/healthz", headers={"Host": host}).status_code == status
 
 
-def test_a_network_with_configured_names_answers_to_no_other(build, tmp_path):
-    settings = Settings(
-        data_dir=tmp_path / "data", host="0.0.0.0", api_key="secret", allowed_hosts=["sieve.example"]
-    )
-    with TestClient(create_app(build(settings)), base_url="http://sieve.example") as http:
-        assert http.get("/healthz").status_code == 200
-        assert http.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+def test_a_network_with_configured_names_answers_to_no_other(share):
+    http = share(host="0.0.0.0", api_key="secret", allowed_hosts=["sieve.example"])
+
+    assert http.get("/healthz", headers={"Host": "sieve.example"}).status_code == 200
+    assert http.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -82,7 +76,7 @@ def test_only_own_pages_change_anything(proxied, spec, origin, own):
     assert "access-control-allow-origin" not in response.headers
 
 
-def test_two_origins_are_both_looked_at(http, spec):
+def test_two_origins_are_both_looked_at(shared, spec):
     headers = [("Origin", "http://127.0.0.1"), ("Origin", "https://evil.example")]
 
-    assert http.post("/v1/jobs?dry_run=true", json=spec, headers=headers).status_code == 403
+    assert shared.post("/v1/jobs?dry_run=true", json=spec, headers=headers).status_code == 403

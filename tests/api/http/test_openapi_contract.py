@@ -1,6 +1,5 @@
 """Whatever the OpenAPI document allows, and what it does not, made into requests: the answers are those it promises."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +76,10 @@ schema = schemathesis.openapi.from_dict(_document(), config=_config())
 schema.app = relay
 
 
-@pytest.fixture(autouse=True)
-def _server(build, tmp_path) -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def _server(share) -> None:
     """A running server with a key, whose jobs are done in no time."""
-    settings = Settings(
-        data_dir=tmp_path / "data", api_key=KEY, requests_per_second=0, allowed_hosts=[HOST], webhooks=1000
-    )
-    application = build(settings)
-    application.start()
-    relay.app = create_app(application, started=True)
-    yield
-    application.stop()
+    relay.app = share(api_key=KEY, allowed_hosts=[HOST], webhooks=1000).app
 
 
 @schema.parametrize()

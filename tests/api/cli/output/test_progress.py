@@ -120,14 +120,6 @@ def state(at, state):
     return {"type": "job.state", "at": AT.format(at), "data": {"state": state}}
 
 
-def test_a_pause_is_no_part_of_the_phase_that_it_cut_off():
-    narrator = Narrator()
-    run = [progress("calibration", 1, 0, 2), state(2, "paused"), state(40, "validating")]
-    run += [progress("calibration", 41, 0, 2), progress("calibration", 43, 2, 2)]
-
-    assert [narrator.line(event) for event in run][-1] == "calibrate: done in 2.0 s"
-
-
 def test_a_search_that_is_stopped_began_before_that():
     narrator = Narrator()
     run = [progress("search", 1, 0, 2), state(5, "stopping"), progress("search", 7, 2, 2)]

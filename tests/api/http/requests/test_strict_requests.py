@@ -3,10 +3,6 @@
 import json
 
 import pytest
-from starlette.testclient import TestClient
-
-from ranksieve.api.http.app import create_app
-from ranksieve.service.server.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
 
@@ -65,12 +61,6 @@ def test_so_it_is_in_every_body(http):
 
     assert [error["field"] for error in answer.json()["errors"]] == ["owner"]
     assert http.get("/v1/keys").json() == {"keys": []}
-
-
-def test_who_has_no_key_is_asked_for_one_first(build, tmp_path):
-    settings = Settings(data_dir=tmp_path / "data", api_key="s3cret")
-    with TestClient(create_app(build(settings)), base_url="http://127.0.0.1") as locked:
-        assert locked.get("/v1/jobs?limits=3").status_code == 401
 
 
 def test_a_key_that_is_no_text_can_be_told_of(http):

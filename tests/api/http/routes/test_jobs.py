@@ -52,26 +52,6 @@ def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, es
     assert http.post("/v1/jobs?dry_run=false", json=spec).status_code == 202
 
 
-def test_a_dry_run_refuses_a_bad_spec_as_a_submission_does(shared, bad_spec):
-    document, _ = bad_spec
-    named = {"X-Request-ID": "same"}
-    answers = [
-        shared.post(f"/v1/jobs{query}", json=document, headers=named) for query in ("", "?dry_run=true")
-    ]
-
-    assert [answer.status_code for answer in answers] == [422, 422]
-    assert answers[0].json() == answers[1].json()
-
-
-def test_a_dry_run_refuses_what_preflight_refuses(http, spec, preflight):
-    preflight.error = InputError("task.prompt", "no field 'body'")
-    http.headers["X-Request-ID"] = "same"
-    answers = [http.post(f"/v1/jobs{query}", json=spec) for query in ("", "?dry_run=true")]
-
-    assert [answer.status_code for answer in answers] == [422, 422]
-    assert answers[0].json() == answers[1].json()
-
-
 def test_a_job_succeeds_with_its_result(http, spec, result):
     job_id = http.post("/v1/jobs", json=spec).json()["id"]
 
@@ -147,7 +127,13 @@ def test_a_job_is_changed(http, client, spec, pipeline):
     assert changed.status_code == 200
     assert (changed.json()["name"], changed.json()["priority"]) == ("new", 5)
     assert http.patch(url, json={"labels": {"team": "nlp"}}).status_code == 200
-    for wrong in ({"model": {}}, {"priority": 101}, {"name": None}, {"search": {"generations": 99}}):
+    for wrong in (
+        {"model": {}},
+        {"priority": 101},
+        {"name": None},
+        {"labels": {str(number): "" for number in range(101)}},
+        {"labels": {"team": "x" * 201}},
+    ):
         answer = http.patch(url, json=wrong)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"].startswith(next(iter(wrong)))
@@ -183,17 +169,9 @@ def test_nothing_is_asked_of_a_job_that_has_ended(shared, shared_job, action):
 
     assert response.status_code == 409
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["code"] == "conflict"
-    assert shared.post(f"/v1/jobs/nope/{action}").status_code == 404
-
-
-def test_cancelling_twice_is_a_conflict(shared, shared_job):
-    response = shared.post(f"/v1/jobs/{shared_job['id']}/cancel")
-
-    assert response.status_code == 409
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["title"] == "Conflict"
+    assert (response.json()["code"], response.json()["title"]) == ("conflict", "Conflict")
     assert shared_job["id"] in response.json()["detail"]
+    assert shared.post(f"/v1/jobs/nope/{action}").status_code == 404
 
 
 def test_an_unknown_job_is_a_problem_document(shared):
@@ -208,9 +186,11 @@ def test_a_bad_spec_is_refused_with_its_field(shared, bad_spec):
     document, field = bad_spec
     before = shared.get("/v1/jobs").json()
 
-    response = shared.post("/v1/jobs", json=document)
+    response = shared.post("/v1/jobs", json=document, headers={"X-Request-ID": "same"})
+    dry = shared.post("/v1/jobs?dry_run=true", json=document, headers={"X-Request-ID": "same"})
 
-    assert response.status_code == 422
+    assert response.status_code == dry.status_code == 422
+    assert response.json() == dry.json()
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert [error["field"] for error in problem["errors"]] == [field]
@@ -224,7 +204,7 @@ def test_what_preflight_refuses_looks_the_same(http, spec, preflight):
 
     response = http.post("/v1/jobs", json=spec)
 
-    assert response.status_code == 422
+    assert response.status_code == http.post("/v1/jobs?dry_run=true", json=spec).status_code == 422
     assert response.json()["errors"] == [
         {
             "field": "task.data.source.path",
@@ -234,20 +214,6 @@ def test_what_preflight_refuses_looks_the_same(http, spec, preflight):
     ]
 
 
-def test_a_body_that_is_no_json_is_refused(shared):
-    response = shared.post("/v1/jobs", content="{nope", headers={"Content-Type": "application/json"})
-
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["field"] == "spec"
-    assert "not valid JSON" in response.json()["errors"][0]["detail"]
-
-
-def test_a_form_post_from_a_web_page_is_refused(shared, spec):
-    response = shared.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
-
-    assert response.status_code == 422
-
-
 def test_a_wrong_parameter_is_named(shared):
     response = shared.get("/v1/jobs", params={"limit": 0})
 
@@ -255,7 +221,6 @@ def test_a_wrong_parameter_is_named(shared):
     [error] = response.json()["errors"]
     assert error["field"] == "limit"
     assert "pointer" not in error
-    assert shared.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state.0"
 
 
 def test_a_submission_sent_again_answers_the_same_job(http, spec, preflight):
@@ -274,14 +239,6 @@ def test_a_submission_sent_again_answers_the_same_job(http, spec, preflight):
     assert first.json()["id"] in other.json()["detail"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201])
-def test_a_submission_has_a_name_of_some_length(shared, spec, key):
-    response = shared.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key})
-
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["field"] == "idempotency-key"
-
-
 def test_a_job_that_did_not_change_is_not_sent_again(http, spec, pipeline):
     pipeline.go.clear()
     url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
@@ -297,18 +254,6 @@ def test_a_job_that_did_not_change_is_not_sent_again(http, spec, pipeline):
     changed = http.get(url, headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
-
-
-def test_jobs_are_listed_by_label(http, spec):
-    labels = ({"team": "nlp", "run": "a:b"}, {"team": "nlp"}, {})
-    jobs = [http.post("/v1/jobs", json={**spec, "labels": one}).json() for one in labels]
-
-    def listed(**params):
-        return [job["id"] for job in http.get("/v1/jobs", params=params).json()["jobs"]]
-
-    assert listed(label="team:nlp") == [jobs[1]["id"], jobs[0]["id"]]
-    assert listed(label=["team:nlp", "run:a:b"]) == [jobs[0]["id"]]
-    assert listed(label="team:") == []
 
 
 @pytest.mark.parametrize(
@@ -357,26 +302,17 @@ def test_a_job_that_runs_is_not_deleted(http, spec, pipeline, application):
     assert (application.settings.jobs_dir / id).is_dir()
 
 
-@pytest.mark.parametrize("labels", [{str(number): "" for number in range(101)}, {"team": "x" * 201}])
-def test_changes_that_are_refused_name_the_field(http, spec, pipeline, labels):
-    pipeline.go.clear()
-    url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
-
-    refused = http.patch(url, json={"labels": labels})
-
-    assert refused.status_code == 422
-    assert [error["field"] for error in refused.json()["errors"]] == ["labels"]
-
-
 def test_jobs_have_all_labels_that_are_asked_for(http, spec):
     long = "x" * 200
-    job = http.post("/v1/jobs", json={**spec, "labels": {"a": "2", "b:c": "d", long: long}}).json()["id"]
+    labels = ({"a": "2", "b:c": "d", long: long}, {"a": "2"}, {})
+    first, second, _ = (http.post("/v1/jobs", json={**spec, "labels": one}).json()["id"] for one in labels)
 
     def found(*labels: str) -> list[str]:
         return [one["id"] for one in http.get("/v1/jobs", params={"label": list(labels)}).json()["jobs"]]
 
-    assert found("a:2", "b:c:d", f"{long}:{long}") == [job]
-    assert found("a:1", "a:2") == found("a:2", "a:1") == []
+    assert found("a:2") == [second, first]
+    assert found("a:2", "b:c:d", f"{long}:{long}") == [first]
+    assert found("a:1", "a:2") == found("a:2", "a:1") == found("a:") == []
 
 
 def test_a_job_has_the_sizes_and_resources_that_its_checks_filled_in(http, spec):
