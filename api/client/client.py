@@ -75,7 +75,7 @@ class Client:
         Raises:
             ApiError: The spec was refused; `errors` names the fields.
         """
-        return self.connection.request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
+        return self.connection.request("POST", "/v1/estimates", json=dict(spec))
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return one job with its spec and result."""

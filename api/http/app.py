@@ -151,6 +151,7 @@ def _v1() -> APIRouter:
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)
+    router.include_router(keys.own)
     return router
 
 

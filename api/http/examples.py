@@ -200,6 +200,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "KeyBody": _KEY,
     "SecretKeyBody": {**_KEY, "secret": "rsk_5f0c2a9b7d31_" + 43 * "x"},
     "KeyList": {"keys": [_KEY]},
+    "Me": {"owner": "alice", "scope": "submit"},
     "CapabilitiesBody": {
         "versions": {"ranksieve": "0.1.0", "torch": "2.13.0", "ray": "2.60.0"},
         "devices": [{"kind": "cuda", "name": "NVIDIA H100", "memory_bytes": 85_000_000_000}],

@@ -1,6 +1,6 @@
 """Refusal of unknown names in the query.
 
-Ignoring them would run another request than was meant: `?dryrun=true` would queue a job.
+Ignoring them would run another request than was meant: `?dry_run=true` would queue a job.
 """
 
 from fastapi import Request

@@ -1,4 +1,4 @@
-"""API keys: create, list, rotate, revoke; for the admin."""
+"""API keys: create, list, rotate, revoke, for the admin; and whose key a caller has."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -7,13 +7,14 @@ from fastapi import APIRouter
 
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.requests.json_bodies import JsonRoute
-from ranksieve.api.http.routes.caller import Admin
+from ranksieve.api.http.routes.caller import Admin, Reader
 from ranksieve.api.http.routes.links import KEY_LINKS
-from ranksieve.api.http.schemas.keys import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
+from ranksieve.api.http.schemas.keys import KeyBody, KeyList, Me, NewKey, Rotation, SecretKeyBody
 
 router = APIRouter(
     prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN), route_class=JsonRoute
 )
+own = APIRouter(tags=["keys"])
 
 
 @router.post(
@@ -44,3 +45,9 @@ def rotate_key(key_id: str, rotation: Rotation, admin: Admin) -> SecretKeyBody:
 def revoke_key(key_id: str, admin: Admin) -> KeyBody:
     """Revoke a key at once."""
     return KeyBody.of(admin.application.store.keys.revoke(key_id))
+
+
+@own.get("/me")
+def me(reader: Reader) -> Me:
+    """Show whose key the caller has, and what it may do."""
+    return Me.of(reader.principal)

@@ -18,7 +18,7 @@ async def models(reader: Reader, request: Request) -> LocalModelList:
 
     `model.hub` names others. Models that only an absolute path can name are listed for the admin alone.
 
-    Weights are not read: a job, or a dry run, may still refuse a listed model.
+    Weights are not read: a job, or an estimate, may still refuse a listed model.
     """
     settings = reader.application.settings.without_secrets()
     listing = await request.app.state.places.run(

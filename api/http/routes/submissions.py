@@ -1,14 +1,13 @@
-"""Submission of jobs, and its dry run.
+"""Submission of jobs, and estimates of what they would need.
 
 Both read files and tokenize, which may take minutes; they have threads of their own, so that nothing else waits.
 """
 
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
@@ -21,20 +20,22 @@ from ranksieve.api.http.schemas.estimate import EstimateBody
 from ranksieve.api.http.schemas.jobs import JobBody
 from ranksieve.service.spec import JobSpec
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=SpecRoute)
+router = APIRouter(tags=["jobs"], route_class=SpecRoute, responses=responses(HTTPStatus.FORBIDDEN))
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
+_AS_YAML: dict[str, Any] = {
+    "requestBody": {"content": {YAML: {"schema": {"$ref": "#/components/schemas/JobSpec"}}}}
+}
+
 
 @router.post(
-    "",
-    openapi_extra={"requestBody": {"content": {YAML: {"schema": {"$ref": "#/components/schemas/JobSpec"}}}}},
+    "/jobs",
+    openapi_extra=_AS_YAML,
     status_code=HTTPStatus.ACCEPTED,
-    response_model=JobBody,
     responses={
         202: {"description": "The job, queued.", "links": JOB_LINKS},
-        200: {"model": EstimateBody, "description": "The estimate of a dry run."},
-        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
+        **responses(HTTPStatus.CONFLICT),
     },
 )
 async def submit(
@@ -42,26 +43,34 @@ async def submit(
     submitter: Submitter,
     request: Request,
     response: Response,
-    dry_run: Annotated[
-        bool, Query(description="Check the job file and estimate what the job would need; create nothing.")
-    ] = False,
     idempotency_key: Annotated[
         IdempotencyKey | SkipJsonSchema[None],
         Header(
             description="Any name for this submission. A repeat with the same name and spec returns the same job."
         ),
     ] = None,
-) -> JobBody | JSONResponse:
+) -> JobBody:
     """Check a job file against the model and the data it names, and queue it.
 
     As YAML it may have 64 KiB, and errors come with their lines.
     """
     application, principal = submitter.application, submitter.principal
     check_priority(submitter, spec.priority)
-    checked = partial(request.app.state.places.run, request, principal.owner)
-    if dry_run:
-        estimate = await checked(partial(application.estimate, spec, principal.sees))
-        return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
-    job = await checked(partial(application.submit, spec, principal.owner, idempotency_key, principal.sees))
+    submitted = partial(application.submit, spec, principal.owner, idempotency_key, principal.sees)
+    job = await request.app.state.places.run(request, principal.owner, submitted)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(submitter.shown_job(job))
+
+
+@router.post("/estimates", openapi_extra=_AS_YAML)
+async def estimate(spec: JobSpec, submitter: Submitter, request: Request) -> EstimateBody:
+    """Check a job file as a submission does, and estimate what the job would need.
+
+    Creates nothing.
+    """
+    application, principal = submitter.application, submitter.principal
+    check_priority(submitter, spec.priority)
+    estimated = partial(application.estimate, spec, principal.sees)
+    return EstimateBody.model_validate(
+        await request.app.state.places.run(request, principal.owner, estimated)
+    )

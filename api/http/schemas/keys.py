@@ -55,3 +55,12 @@ class KeyList(BaseModel):
     """All API keys, oldest first."""
 
     keys: list[KeyBody]
+
+
+class Me(Shown):
+    """Caller of the API, by its key."""
+
+    owner: str = Field(
+        description="Owner of the caller's jobs; `admin` for the server's own key, or without any."
+    )
+    scope: Scope = Field(description="What the caller may do; `admin` sees the jobs of all owners.")

@@ -99,6 +99,15 @@ def test_a_key_that_only_reads_is_told_what_there_is(locked, secret):
         assert locked.get(path, headers=reader).status_code == 200
 
 
+def test_a_caller_is_told_whose_key_it_has(locked, secret):
+    def me(key):
+        return locked.get("/v1/me", headers=bearer(key)).json()
+
+    assert me(secret("alice", "read")) == {"owner": "alice", "scope": "read"}
+    assert me(secret("carol", "admin")) == {"owner": "carol", "scope": "admin"}
+    assert me("s3cret") == {"owner": "admin", "scope": "admin"}
+
+
 def test_a_foreign_job_looks_like_none_on_every_route(locked, secret, spec, pipeline):
     pipeline.go.clear()
     alice, bob = secret("alice"), secret("bob")

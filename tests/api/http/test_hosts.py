@@ -66,7 +66,7 @@ def test_a_network_with_configured_names_answers_to_no_other(share):
 def test_only_own_pages_change_anything(proxied, spec, origin, own):
     headers = {"Origin": origin}
 
-    response = proxied.post("/v1/jobs?dry_run=true", json=spec, headers=headers)
+    response = proxied.post("/v1/estimates", json=spec, headers=headers)
 
     assert response.status_code == (200 if own else 403)
     if not own:
@@ -79,4 +79,4 @@ def test_only_own_pages_change_anything(proxied, spec, origin, own):
 def test_two_origins_are_both_looked_at(shared, spec):
     headers = [("Origin", "http://127.0.0.1"), ("Origin", "https://evil.example")]
 
-    assert shared.post("/v1/jobs?dry_run=true", json=spec, headers=headers).status_code == 403
+    assert shared.post("/v1/estimates", json=spec, headers=headers).status_code == 403

@@ -64,7 +64,15 @@ def _config() -> SchemathesisConfig:
             "include-operation-id": operation,
             "checks": {"positive_data_acceptance": {"expected-statuses": accepted}},
         }
-        for operation in ("submit", "change", "export", "candidates", "create_webhook", "change_webhook")
+        for operation in (
+            "submit",
+            "estimate",
+            "change",
+            "export",
+            "candidates",
+            "create_webhook",
+            "change_webhook",
+        )
     ]
     return SchemathesisConfig.from_dict(
         {"checks": {"negative_data_rejection": {"expected-statuses": refused}}, "operations": demanding}

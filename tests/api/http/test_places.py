@@ -15,12 +15,12 @@ from ranksieve.service.server.settings import Settings
 
 @pytest.fixture
 def ask(build, tmp_path, spec):
-    """Sends a dry run as an owner to a real server."""
+    """Asks for an estimate as an owner of a real server."""
     application = build(Settings(data_dir=tmp_path / "data", requests_per_second=0))
     application.open()
     keys = {owner: application.store.keys.create(owner, Scope.SUBMIT)[1] for owner in ("alice", "bob")}
     with embedded(application) as client:
-        url = f"{client.connection.url}/v1/jobs?dry_run=true"
+        url = f"{client.connection.url}/v1/estimates"
 
         def send(owner, timeout_s=20.0):
             headers = {"Authorization": f"Bearer {keys[owner]}"}

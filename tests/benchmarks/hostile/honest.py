@@ -42,7 +42,7 @@ class Honest:
         """Ask for a dry run every so often until it is over."""
         while not over.is_set():
             began_s = time.monotonic()
-            answer = await self._http.post("/v1/jobs", params={"dry_run": True}, json=self._job)
+            answer = await self._http.post("/v1/estimates", json=self._job)
             self._report.honest_dry_runs_ms.append(1000 * (time.monotonic() - began_s))
             if answer.status_code != 200:
                 self._report.blame("honest", "dry run", f"{answer.status_code} {answer.text[:300]}")

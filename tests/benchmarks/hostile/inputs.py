@@ -95,7 +95,7 @@ class Draw:
 
     def post(self, body: bytes, headers: Mapping[str, str | None] | None = None, **options: Any) -> Input:
         """The input that posts this body as a job file."""
-        return self.send(self.request("POST", "/v1/jobs?dry_run=true", body, headers), **options)
+        return self.send(self.request("POST", "/v1/estimates", body, headers), **options)
 
     def job(self, changes: Mapping[str, Any], **options: Any) -> Input:
         """The input that asks for a dry run of the right job file with some fields changed, by their paths."""

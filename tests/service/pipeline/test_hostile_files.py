@@ -63,7 +63,7 @@ def rest(
 
 
 def refusal(rest: TestClient, job: Document) -> Document:
-    response = rest.post("/v1/jobs", params={"dry_run": True}, json=job)
+    response = rest.post("/v1/estimates", json=job)
     assert response.status_code == 422, response.text
     assert rest.get("/healthz").json()["status"] == "ok"
     (error,) = response.json()["errors"]
@@ -141,7 +141,7 @@ def test_no_answer_tells_of_another_owners_job(rest: TestClient, tiny_job: Docum
                 for field, changes in NAMING.items():
                     job = json.loads(json.dumps(tiny_job))
                     (job["task"]["data"] if field.startswith("task") else job).update(changes(named))
-                    response = rest.post("/v1/jobs", params={"dry_run": True}, json=job, headers=bob)
+                    response = rest.post("/v1/estimates", json=job, headers=bob)
                     assert response.status_code == 422
                     yield response.text.replace(job_id, "…")
 

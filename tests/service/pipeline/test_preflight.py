@@ -301,7 +301,7 @@ def test_a_latency_of_experts_is_refused(
     assert error["field"] == "objective"
     assert "a latency for a model with experts (model.layers.0.mlp.experts.0.gate_up)" in error["detail"]
     job["model"]["exclude"] = ["*.experts.*"]
-    response = rest.post("/v1/jobs", params={"dry_run": True}, json=job)
+    response = rest.post("/v1/estimates", json=job)
     assert response.status_code == 200, response.text
 
 

@@ -115,7 +115,7 @@ class SubmitForm {
   }
 
   async #check() {
-    const estimate = await postText("jobs?dry_run=true", this.editor.text, TYPE, this.signal);
+    const estimate = await postText("estimates", this.editor.text, TYPE, this.signal);
     fill(this.estimate, [estimateTable(estimate)]);
     this.estimate.scrollIntoView({ block: "nearest" });
   }

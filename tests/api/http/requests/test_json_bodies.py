@@ -81,7 +81,7 @@ def test_unknown_parameters_are_told_as_briefly(http):
 def test_what_counts_as_text_counts_nothing(http, spec):
     spec["task"]["prompt"] = '{"a": [' + ",:" * 49_000 + '"\\'
 
-    assert http.post("/v1/jobs?dry_run=true", json=spec).status_code == 200
+    assert http.post("/v1/estimates", json=spec).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from ranksieve.search.errors import InputError
 YAML = {"Content-Type": "application/yaml; charset=utf-8"}
 
 
-def refused(http, text, **params):
-    answer = http.post("/v1/jobs", content=text, headers=YAML, params=params)
+def refused(http, text, path="jobs", **params):
+    answer = http.post(f"/v1/{path}", content=text, headers=YAML, params=params)
     assert answer.status_code == 422
     assert len(answer.content) < 20_000
     return [
@@ -41,11 +41,11 @@ def test_yaml_sent_again_answers_the_same_job(http):
     assert first.json()["id"] == again.json()["id"]
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_every_wrong_field_has_its_line(shared, dry_run):
+@pytest.mark.parametrize("path", ["jobs", "estimates"])
+def test_every_wrong_field_has_its_line(shared, path):
     text = TEXT.replace("kind: choice", "kind: choise").replace("[negative, positive]", "[negative, 1]")
 
-    wrong = refused(shared, f"{text}modle: 1\n", dry_run=dry_run)
+    wrong = refused(shared, f"{text}modle: 1\n", path)
 
     assert [place[:3] for place in wrong] == [
         (4, 3, "task.kind"), (7, 23, "task.choices.1"), (10, 1, "modle"),
@@ -55,11 +55,11 @@ def test_every_wrong_field_has_its_line(shared, dry_run):
 def test_what_preflight_refuses_has_its_line(http, preflight):
     preflight.error = InputError("task.data.source.path", "no such file")
 
-    assert refused(http, TEXT, dry_run=True) == [(9, 14, "task.data.source.path", "no such file")]
+    assert refused(http, TEXT, "estimates") == [(9, 14, "task.data.source.path", "no such file")]
 
 
 def test_wrong_parameters_have_no_line(shared):
-    [(line, _, field, _)] = refused(shared, TEXT, dry_run="perhaps")
+    [(line, _, field, _)] = refused(shared, TEXT, dry_run="true")
 
     assert (line, field) == (None, "dry_run")
 

@@ -17,10 +17,10 @@ def http(shared):
 @pytest.mark.parametrize(
     ("method", "url", "field", "detail"),
     [
-        ("POST", "/v1/jobs?dryrun=true", "dryrun", "unknown parameter; did you mean dry_run?"),
+        ("POST", "/v1/jobs?dry_run=true", "dry_run", "unknown parameter; expected none"),
         ("GET", "/v1/jobs?limits=3", "limits", "unknown parameter; did you mean limit?"),
         ("GET", "/v1/jobs/x/generations?zzz=1", "zzz", "unknown parameter; expected one of after, limit"),
-        ("DELETE", "/v1/jobs/x?dry_run=true", "dry_run", "unknown parameter; expected none"),
+        ("DELETE", "/v1/jobs/x?force=true", "force", "unknown parameter; expected none"),
         ("GET", "/v1/models?all", "all", "unknown parameter; expected none"),
     ],
 )

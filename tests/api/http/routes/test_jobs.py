@@ -32,7 +32,7 @@ def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
 def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight):
     preflight.go.clear()
     with ThreadPoolExecutor(60) as clients:
-        asked = [clients.submit(http.post, "/v1/jobs?dry_run=true", json=spec) for _ in range(60)]
+        asked = [clients.submit(http.post, "/v1/estimates", json=spec) for _ in range(60)]
         for _ in range(OWNER_PLACES):
             preflight.waiting.acquire()
         assert http.get("/healthz").status_code == 200
@@ -42,14 +42,13 @@ def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight
         assert {one.result().status_code for one in asked} == {200}
 
 
-def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, estimate):
-    response = http.post("/v1/jobs?dry_run=true", json=spec)
+def test_an_estimate_tells_what_the_job_needs_and_creates_nothing(http, spec, estimate):
+    response = http.post("/v1/estimates", json=spec)
 
     assert response.status_code == 200
     assert response.json() == estimate
     assert "location" not in response.headers
     assert http.get("/v1/jobs").json()["jobs"] == []
-    assert http.post("/v1/jobs?dry_run=false", json=spec).status_code == 202
 
 
 def test_a_job_succeeds_with_its_result(http, spec, result):
@@ -186,11 +185,10 @@ def test_a_bad_spec_is_refused_with_its_field(shared, bad_spec):
     document, field = bad_spec
     before = shared.get("/v1/jobs").json()
 
-    response = shared.post("/v1/jobs", json=document, headers={"X-Request-ID": "same"})
-    dry = shared.post("/v1/jobs?dry_run=true", json=document, headers={"X-Request-ID": "same"})
+    response, estimated = (shared.post(f"/v1/{path}", json=document) for path in ("jobs", "estimates"))
 
-    assert response.status_code == dry.status_code == 422
-    assert response.json() == dry.json()
+    assert response.status_code == estimated.status_code == 422
+    assert response.json()["errors"] == estimated.json()["errors"]
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert [error["field"] for error in problem["errors"]] == [field]
@@ -204,7 +202,7 @@ def test_what_preflight_refuses_looks_the_same(http, spec, preflight):
 
     response = http.post("/v1/jobs", json=spec)
 
-    assert response.status_code == http.post("/v1/jobs?dry_run=true", json=spec).status_code == 422
+    assert response.status_code == http.post("/v1/estimates", json=spec).status_code == 422
     assert response.json()["errors"] == [
         {
             "field": "task.data.source.path",
