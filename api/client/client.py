@@ -10,10 +10,9 @@ from urllib.parse import quote
 
 import httpx2
 
-from ranksieve.api.client.connection import ApiError, Connection
+from ranksieve.api.client.connection import ApiError, Connection, StreamOver
 from ranksieve.api.client.webhooks import Webhooks
 from ranksieve.search.errors import InfrastructureError, InputError, NotFoundError
-from ranksieve.service.job.job import JobState
 
 _RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
@@ -132,26 +131,35 @@ class Client:
         """Delete a job that has ended, with its files."""
         self.connection.send("DELETE", _path(job_id))
 
-    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    def events(self, job_id: str, after: int = 0, *, types: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
         """Yield a job's events after `after`, up to the one that ends the job.
 
         A broken connection is resumed where it ended, also after too many requests.
+
+        Args:
+            job_id: The job.
+            after: `seq` of the last event already seen.
+            types: Only events of one of these types, such as `generation.completed`; empty: all.
 
         Raises:
             ApiError: No such job, or the key is wrong.
             InfrastructureError: The server could not be reached again.
         """
+        params = _given(type=list(types) or None)
         delays = iter(_RECONNECT_DELAYS_S)
         while True:
+            before = after
             try:
-                for event in self.connection.events(_path(job_id, "events"), after):
+                for event in self.connection.events(_path(job_id, "events"), after, **params):
                     after = int(event["seq"])
                     delays = iter(_RECONNECT_DELAYS_S)
                     yield event
-                if self._ended(job_id, after):
-                    return
+                if after > before:
+                    continue  # ask whether that was all
                 reason: object = "the stream ended early"
                 delays = iter(_RECONNECT_DELAYS_S)  # the server is there, the stream was cut on its way
+            except StreamOver:
+                return
             except (httpx2.TransportError, InfrastructureError) as error:
                 reason = error
             except ApiError as error:
@@ -247,13 +255,6 @@ class Client:
         for name, target in zip(names, targets, strict=True):
             self.connection.fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
         return targets
-
-    def _ended(self, job_id: str, after: int) -> bool:
-        """Return whether a job has ended and `after` was its last event."""
-        if not JobState(self.job(job_id)["state"]).ended:
-            return False
-        params = {"after": after, "limit": 1}
-        return not self.connection.request("GET", _path(job_id, "events"), params=params)["events"]
 
 
 def _refuse_others(targets: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ class ApiError(RanksieveError):
         self.title = title
         self.detail = detail
         self.errors = errors
+
+
+class StreamOver(Exception):
+    """End of a stream of events: the job has ended, and its last event was seen."""
 
 
 class Connection:
@@ -108,17 +113,20 @@ class Connection:
         _raise_for_problem(response)
         return response
 
-    def events(self, url: str, after: int) -> Iterator[dict[str, Any]]:
+    def events(self, url: str, after: int, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield server-sent events after number `after` over one connection.
 
         Raises:
+            StreamOver: There will be no more events.
             ApiError: The server refused the request.
             InfrastructureError: The server is not a ranksieve server.
             httpx2.TransportError: The connection broke.
         """
         headers = {"Last-Event-ID": str(after)}
-        with self._http.sse(url, headers=headers, timeout=_STREAM_TIMEOUT) as source:
+        with self._http.sse(url, params=params, headers=headers, timeout=_STREAM_TIMEOUT) as source:
             _raise_for_problem(source.response)
+            if source.response.status_code == HTTPStatus.NO_CONTENT:
+                raise StreamOver
             for message in source:
                 try:
                     event = message.json()

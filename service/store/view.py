@@ -1,6 +1,6 @@
 """View of one owner on the store; every query goes through its filter."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import Select, func, select, tuple_
@@ -110,11 +110,15 @@ class View:
             )
         return found[0]
 
-    def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+    def events(
+        self, id: str, *, after: int = 0, limit: int = 500, types: Collection[EventType] = ()
+    ) -> list[Event]:
         """Return a page of a job's events; see `follow`."""
-        return self.follow(id, after=after, limit=limit)[0]
+        return self.follow(id, after=after, limit=limit, types=types)[0]
 
-    def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
+    def follow(
+        self, id: str, *, after: int = 0, limit: int = 500, types: Collection[EventType] = ()
+    ) -> tuple[list[Event], bool]:
         """Return a page of a job's events, oldest first, and whether the job has ended.
 
         If it has ended, no event follows a page that is not full.
@@ -123,19 +127,21 @@ class View:
             id: The job.
             after: `seq` of the last event already seen.
             limit: Most events to return.
+            types: Types of the events to return; empty: all.
 
         Raises:
             GoneError: The event after `after` was deleted, so the page would leave a gap.
         """
-        query = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
+        later = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
+        wanted = later.where(EventRow.type.in_(types)) if types else later
         with self.database.reading() as session:
             # Read before the page: the end of a job is committed with its event, and the count may be behind the page.
             row = mapping.find_job(session, id, self._owner)
             ended, count = JobState(row.state).ended, row.event_count
             page = [
-                mapping.event_of(row) for row in session.execute(query.order_by(EventRow.seq).limit(limit))
+                mapping.event_of(row) for row in session.execute(wanted.order_by(EventRow.seq).limit(limit))
             ]
-        first = page[0].seq if page else count + 1
+            first = session.scalar(later.with_only_columns(func.min(EventRow.seq))) or count + 1
         if first > after + 1:
             raise GoneError(
                 f"events up to {first - 1} of job {id} are past retention; go on after={first - 1}"

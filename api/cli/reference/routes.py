@@ -25,7 +25,7 @@ def render() -> str:
         "Every error is a [problem document](errors.md)."
     )
     tags = [_tag(tag, document, links) for tag in document["tags"]]
-    return page("# REST routes", intro, *tags, "## Request bodies", *_bodies(document, links))
+    return page("# REST routes", intro, *tags, "## Types in requests", *_bodies(document, links))
 
 
 def _tag(tag: Mapping[str, str], document: Mapping[str, Any], links: Mapping[str, str]) -> str:
@@ -76,14 +76,17 @@ def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Itera
 
 
 def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
-    """Render every schema of the request bodies, with the schemas inside."""
+    """Render every schema of the requests' bodies and parameters, with the schemas inside."""
     schemas: Mapping[str, Schema] = document["components"]["schemas"]
     waiting = [
         reference
         for methods in document["paths"].values()
         for operation in methods.values()
-        for content in operation.get("requestBody", {}).get("content", {}).values()
-        for reference, _ in references(content["schema"])
+        for one in (
+            *operation.get("requestBody", {}).get("content", {}).values(),
+            *operation.get("parameters", ()),
+        )
+        for reference, _ in references(one["schema"])
     ]
     shown = {f"{_SCHEMAS}{name}" for name in _ELSEWHERE}
     while waiting:

@@ -22,7 +22,7 @@ from ranksieve.api.http.routes.caller import Caller, Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
 from ranksieve.api.http.schemas.jobs import EventBody, EventPage
 from ranksieve.search.errors import GoneError, NotFoundError, StoreError
-from ranksieve.service.job.events import Event
+from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.run.feed import Subscription
 
 KEEPALIVE_S = 15.0
@@ -35,7 +35,10 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page, or with `Accept: text/event-stream` the stream.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
+    },
+    204: {
+        "description": "The stream is over: the job has ended, and its last event was seen. Do not reconnect."
+    },
 }
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["events"])
@@ -117,6 +120,10 @@ def events(
     reader: Reader,
     after: Annotated[int, Query(ge=0, le=LARGEST, description="`seq` of the last event already seen.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
+    types: Annotated[
+        list[EventType],
+        Query(alias="type", max_length=len(EventType), description="Only events of one of these types."),
+    ] = [],  # noqa: B006 (read by FastAPI)
     last_event_id: Annotated[
         Count | SkipJsonSchema[None],
         Header(description="Last event id already seen; overrides `after`."),
@@ -128,16 +135,19 @@ def events(
     """
     if "text/event-stream" in request.headers.get("accept", ""):
         start = after if last_event_id is None else last_event_id
-        streams: OpenStreams = request.app.state.streams
-        reader.jobs.events(job_id, after=start, limit=1)  # errors are answered before the stream begins
-        stream = _stream(reader, streams, job_id, start)
+        first, ended = reader.jobs.follow(job_id, after=start, limit=1, types=types)
+        if ended and not first:
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        stream = _stream(reader, request.app.state.streams, job_id, start, tuple(types))
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-    page = reader.jobs.events(job_id, after=after, limit=limit)
+    page = reader.jobs.events(job_id, after=after, limit=limit, types=types)
     return EventPage(events=[_body(reader, event) for event in page], next=page[-1].seq if page else after)
 
 
-async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Yield server-sent events of one job after `after`.
+async def _stream(
+    reader: Caller, streams: OpenStreams, job_id: str, after: int, types: tuple[EventType, ...]
+) -> AsyncIterator[bytes]:
+    """Yield server-sent events of one job after `after`, of some types or of all.
 
     Ends with the job, with the reader's key or with the server's streams.
     """
@@ -150,8 +160,8 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
                     if not await run_in_threadpool(reader.is_still_good):
                         return
                     checked = time.monotonic()
-                what = (job_id, reader.principal.sees, after, subscription.edition)
-                page = await streams.reads.share(what, partial(_page, reader, job_id, after))
+                what = (job_id, reader.principal.sees, after, types, subscription.edition)
+                page = await streams.reads.share(what, partial(_page, reader, job_id, after, types))
                 for piece in page.pieces:
                     yield piece
                 after = page.last
@@ -167,8 +177,8 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
             streams.discard(subscription)
 
 
-def _page(reader: Caller, job_id: str, after: int) -> Page:
-    events, ended = reader.jobs.follow(job_id, after=after, limit=_PAGE)
+def _page(reader: Caller, job_id: str, after: int, types: tuple[EventType, ...]) -> Page:
+    events, ended = reader.jobs.follow(job_id, after=after, limit=_PAGE, types=types)
     last = events[-1].seq if events else after
     return Page(
         pieces=_pieces([_body(reader, event) for event in events]),

@@ -87,7 +87,8 @@ export async function* events(id, signal) {
       const some = { headers: { Accept: "text/event-stream" }, signal: AbortSignal.any([signal, left.signal]) };
       const answer = await ask(`jobs/${id}/events?after=${after}`, some);
       tell("");
-      for await (const found of messages(answer.body, heard)) {
+      const over = answer.status === 204; // nothing will follow, unless the job crashed and is resumed
+      for await (const found of over ? [] : messages(answer.body, heard)) {
         after = found.at(-1).seq;
         state = found.findLast((event) => event.type === "job.state")?.data.state ?? state;
         yield found;

@@ -71,7 +71,32 @@ def test_the_stream_goes_on_after_the_last_event_id(shared, shared_job):
         str(last - 1),
         str(last),
     ]
-    assert _stream(shared, shared_job["id"], **{"Last-Event-ID": str(last)}) == []
+
+
+def test_a_stream_that_is_over_is_told_to_be_so_that_no_browser_connects_again(shared, shared_job):
+    url = f"/v1/jobs/{shared_job['id']}/events"
+    last = shared.get(url).json()["next"]
+
+    for params in ({"after": last}, {"after": last - 1, "type": "generation.completed"}):
+        over = shared.get(url, params=params, headers=STREAM)
+        assert (over.status_code, over.content) == (204, b"")
+    assert shared.get(url, params={"after": last - 1}, headers=STREAM).status_code == 200
+
+
+def test_only_events_of_some_types(shared, shared_job):
+    url = f"/v1/jobs/{shared_job['id']}/events"
+    wanted = ["generation.completed", "data.loaded"]
+    every = shared.get(url).json()["events"]
+
+    page = shared.get(url, params={"type": wanted}).json()
+    streamed = shared.get(url, params={"type": wanted}, headers=STREAM)
+
+    assert page["events"] == [event for event in every if event["type"] in wanted]
+    assert page["next"] == page["events"][-1]["seq"]
+    assert [m["id"] for m in _messages(iter(streamed.text.split("\n"))) if m] == [
+        str(event["seq"]) for event in page["events"]
+    ]
+    assert shared.get(url, params={"type": "moon.full"}).status_code == 422
 
 
 def test_the_stream_is_live_and_ends_with_the_job(http, spec, pipeline):
@@ -191,7 +216,8 @@ def test_events_past_retention_are_gone_for_pages_and_streams(http, done, applic
         assert (response.json()["code"], f"after={last}" in response.json()["detail"]) == ("gone", True)
 
     assert http.get(url, params={"after": last}).json() == {"events": [], "next": last}
-    assert _stream(http, done["id"], **{"Last-Event-ID": str(last)}) == []
+    assert http.get(url, headers={**STREAM, "Last-Event-ID": str(last)}).status_code == 204
+    assert http.get(url, params={"type": "job.state"}).status_code == 410
 
 
 def test_many_readers_of_a_job_read_the_store_once():
