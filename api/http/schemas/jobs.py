@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ranksieve.api.http.schemas.common import LARGEST, Shown
+from ranksieve.api.http.schemas.result import Result
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.spec import JobSpec, Strict
@@ -57,10 +58,7 @@ class JobBody(JobSummary):
     """Job with its spec and, once it succeeded, its result."""
 
     spec: JobSpec
-    result: dict[str, Any] | None = Field(
-        description="Dense and sieved model in numbers. `drop_points` is a number wherever it occurs, with "
-        "`drop_low` and `drop_high` beside it where there is a 95 % interval."
-    )
+    result: Result | None = Field(description="Null until the job has succeeded.")
 
 
 class JobList(BaseModel):
@@ -96,9 +94,7 @@ class ExportBody(JobSummary):
     asked: dict[str, Any] = Field(description="Requested `share` or `candidate`.")
     candidate: int
     kept_share: float
-    result: dict[str, Any] | None = Field(
-        description="Dense and sieved model in numbers, and the splits they were measured on."
-    )
+    result: Result | None = Field(description="Null until the export has succeeded.")
 
     @classmethod
     def of(cls, shown: Job, **more: Any) -> Self:

@@ -63,7 +63,8 @@ class Reference(TypedDict):
     interval: dict[Split, Interval]
     tuned: Annotated[bool, Field(description="Whether it was tuned on the calibration split.")]
     blocks: Annotated[
-        list[int] | None, Field(description="Blocks that it keeps, and blocks of the given model; null: not tuned.")
+        list[int] | None,
+        Field(description="Blocks that it keeps, and blocks of the given model; null: not tuned."),
     ]
 
 
@@ -78,7 +79,9 @@ class Dense(TypedDict):
     block_params: Annotated[int, Field(description="Parameters in the blocks.")]
     total_params: int
     file_bytes: Annotated[int, Field(description="Bytes of its weights on disk.")]
-    tokens_per_second: Annotated[float, Field(description="Speed on the job's device; the higher the better.")]
+    tokens_per_second: Annotated[
+        float, Field(description="Speed on the job's device; the higher the better.")
+    ]
 
 
 class Best(TypedDict):
@@ -92,16 +95,21 @@ class Best(TypedDict):
     ]
     drop: Annotated[dict[Split, Drop], Field(description="Drop from the reference, by split.")]
     drop_from_dense: NotRequired[
-        Annotated[dict[Split, Drop], Field(description="Drop from the given model, where another is the reference.")]
+        Annotated[
+            dict[Split, Drop], Field(description="Drop from the given model, where another is the reference.")
+        ]
     ]
     block_params: Annotated[int, Field(description="Parameters in the blocks.")]
     kept_block_params: Annotated[float, Field(description="`block_params` over those of the dense model.")]
     total_params: int
     left_out_params: Annotated[
-        int, Field(description="Parameters that the search counted, of sublayers that have no output any more.")
+        int,
+        Field(description="Parameters that the search counted, of sublayers that have no output any more."),
     ]
     file_bytes: Annotated[int, Field(description="Bytes of its weights on disk.")]
-    tokens_per_second: Annotated[float, Field(description="Speed on the job's device; the higher the better.")]
+    tokens_per_second: Annotated[
+        float, Field(description="Speed on the job's device; the higher the better.")
+    ]
 
 
 class Measured(TypedDict):
@@ -110,7 +118,9 @@ class Measured(TypedDict):
     job: Annotated[str, Field(description="Job whose candidate it exports.")]
     asked: Annotated[dict[str, int | float], Field(description="Requested `share` or `candidate`.")]
     measured_on: list[Split]
-    search_examples: Annotated[int, Field(description="Records of the search split that the candidate was scored on.")]
+    search_examples: Annotated[
+        int, Field(description="Records of the search split that the candidate was scored on.")
+    ]
 
 
 class Result(TypedDict):
@@ -120,9 +130,13 @@ class Result(TypedDict):
     objective: Annotated[dict[str, Any], Field(description="The job file's objective, filled in.")]
     promise_held: Annotated[
         bool | None,
-        Field(description="Whether the exported model keeps what the objective asked for; null where nothing was."),
+        Field(
+            description="Whether the exported model keeps what the objective asked for; null where nothing was."
+        ),
     ]
-    confidence: NotRequired[Annotated[float | None, Field(description="Confidence of the promise, from 0 to 1.")]]
+    confidence: NotRequired[
+        Annotated[float | None, Field(description="Confidence of the promise, from 0 to 1.")]
+    ]
     reference: Reference
     dense: Dense
     best: Best
@@ -136,13 +150,19 @@ class Result(TypedDict):
     evaluations: NotRequired[Annotated[int, Field(description="Scorings of the search.")]]
     tokens: NotRequired[Annotated[int, Field(description="Tokens run through candidates.")]]
     train_epochs: NotRequired[Annotated[int, Field(description="Epochs that the factors were trained for.")]]
-    target_bytes: Annotated[int | None, Field(description="Bytes asked for, where the objective is a file size.")]
+    target_bytes: Annotated[
+        int | None, Field(description="Bytes asked for, where the objective is a file size.")
+    ]
     latency: Annotated[
         dict[str, Any] | None,
-        Field(description="Expected and measured times of a forward pass, `_ms` in milliseconds; null: not timed."),
+        Field(
+            description="Expected and measured times of a forward pass, `_ms` in milliseconds; null: not timed."
+        ),
     ]
     latency_table: NotRequired[
-        Annotated[dict[str, Any] | None, Field(description="Times of each rank of each matrix, in nanoseconds.")]
+        Annotated[
+            dict[str, Any] | None, Field(description="Times of each rank of each matrix, in nanoseconds.")
+        ]
     ]
     notes: NotRequired[Annotated[list[str], Field(description="What these records cannot show.")]]
     data: NotRequired[Annotated[dict[str, Any], Field(description="Digests of the records.")]]

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from tuning import tune
 
+from ranksieve.api.http.schemas.result import Result
 from ranksieve.search.errors import CancelledError, InfrastructureError
 from ranksieve.service.application import Application
 from ranksieve.service.job import matrices
@@ -127,6 +129,9 @@ class LocalCluster:
         return self.actors[-1]
 
 
+DESCRIBED = TypeAdapter(Result)
+
+
 class Jobs:
     """A store whose jobs are run by hand."""
 
@@ -144,6 +149,7 @@ class Jobs:
         self.log = JobLog(self.store, job, self.settings.jobs_dir / job.id)
         result = run_job(self.settings, cluster, job, self.log)  # type: ignore[arg-type]
         self.store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
+        assert DESCRIBED.validate_python(result, extra="forbid") == result, "the API describes another result"
         return result
 
     def ask(self, id: str, request: Request) -> None:
