@@ -52,7 +52,8 @@ class FakePipeline:
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         matrices.keep(log.directory, MATRICES)
-        log.event(EventType.DATA_LOADED, splits={"search": 8, "test": 8}, dropped_duplicates=0)
+        splits = {"search": 8, "test": 8}
+        log.event(EventType.DATA_LOADED, splits=splits, dropped_duplicates=0, digests={}, notes=[])
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
         log.state(JobState.PREPARING)

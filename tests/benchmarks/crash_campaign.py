@@ -109,7 +109,7 @@ def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
     """A whole job, with a model of a few numbers."""
     objective = MaxDrop(points=8) if job.spec.objective.kind == "max_drop" else TargetParams(share=0.5)
     plan = SearchPlan(space=SPACE, objective=objective, settings=policy_of(job.spec).search)
-    log.event(EventType.DATA_LOADED, splits={}, dropped_duplicates=0)
+    log.event(EventType.DATA_LOADED, splits={}, dropped_duplicates=0, digests={}, notes=[])
     log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)
     evolution = search(plan, ENERGIES, Scorer(), 0.8, log)  # type: ignore[arg-type]

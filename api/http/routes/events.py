@@ -7,7 +7,7 @@ reconnects sends the last id it saw and misses nothing, because every event is r
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Caller, Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
-from ranksieve.api.http.schemas.jobs import EventBody, EventPage
+from ranksieve.api.http.schemas.events import EVENT, EventBody, EventPage
 from ranksieve.search.errors import GoneError, NotFoundError, StoreError
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.run.feed import Subscription
@@ -189,7 +189,8 @@ def _page(reader: Caller, job_id: str, after: int, types: tuple[EventType, ...])
 
 
 def _body(reader: Caller, event: Event) -> EventBody:
-    return EventBody.of(replace(event, data=reader.shown(event.data)))
+    shown = {"seq": event.seq, "type": event.type, "at": event.at, "data": reader.shown(event.data)}
+    return EVENT.validate_python(shown)
 
 
 def _pieces(events: Iterable[EventBody]) -> list[bytes]:

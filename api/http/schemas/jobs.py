@@ -1,4 +1,4 @@
-"""Jobs with their events, generations, candidates, artifacts and exports."""
+"""Jobs with their generations, candidates, artifacts and exports."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ranksieve.api.http.schemas.common import LARGEST, Shown
 from ranksieve.api.http.schemas.result import Result
-from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.spec import JobSpec, Strict
 
@@ -111,22 +110,6 @@ class ExportList(BaseModel):
     """Exports of a job, newest first."""
 
     exports: list[ExportBody]
-
-
-class EventBody(Shown):
-    """Event of a job."""
-
-    seq: int = Field(description="Counts from 1 within the job; also the id of the server-sent event.")
-    type: EventType
-    at: datetime
-    data: dict[str, Any]
-
-
-class EventPage(BaseModel):
-    """Events of a job in order."""
-
-    events: list[EventBody]
-    next: int = Field(description="Value of `after` that continues here, whether or not there is more yet.")
 
 
 class GenerationBody(BaseModel):

@@ -10,7 +10,7 @@ from ranksieve.api.cli.embedded import embedded
 from ranksieve.api.http import server
 from ranksieve.service.job.events import EventType
 
-BIG = {"phase": "x" * 50_000}
+BIG = {"phase": "x" * 50_000, "done": 1, "total": 2}
 MANY = 200  # 10 MB: more than all buffers between server and client take
 
 

@@ -15,6 +15,7 @@ import pytest
 from pydantic import TypeAdapter
 from tuning import tune
 
+from ranksieve.api.http.schemas.events import EVENT
 from ranksieve.api.http.schemas.result import Result
 from ranksieve.search.errors import CancelledError, InfrastructureError
 from ranksieve.service.application import Application
@@ -150,6 +151,10 @@ class Jobs:
         result = run_job(self.settings, cluster, job, self.log)  # type: ignore[arg-type]
         self.store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         assert DESCRIBED.validate_python(result, extra="forbid") == result, "the API describes another result"
+        for event in self.store.events(job.id, limit=10_000):
+            EVENT.validate_python(
+                {"seq": event.seq, "type": event.type, "at": event.at, "data": event.data}, extra="forbid"
+            )
         return result
 
     def ask(self, id: str, request: Request) -> None:

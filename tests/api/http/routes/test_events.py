@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.routes import events
-from ranksieve.api.http.schemas.jobs import EventBody
+from ranksieve.api.http.schemas.events import EventBody, PhaseProgressEvent
 from ranksieve.search.errors import NotFoundError
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.server.keys import Scope
@@ -133,17 +133,17 @@ def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, a
     assert pipeline.searching.wait(60)
     monkeypatch.setattr(application.store.base, "listener", None)  # another server's news wakes nobody here
     epoch = application.store.job(job["id"]).epoch
-    last = application.store.runs.append_event(
-        job["id"], EventType.PHASE_PROGRESS, {"done": 1}, epoch=epoch
-    ).seq
+    steps = [{"phase": "search", "done": done, "total": 2} for done in (1, 2)]
 
+    def tell(step):
+        return application.store.runs.append_event(job["id"], EventType.PHASE_PROGRESS, step, epoch=epoch).seq
+
+    first = tell(steps[0])
     with http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
         for message in _messages(response.iter_lines()):
-            if message.get("id") == str(last):
-                last = application.store.runs.append_event(
-                    job["id"], EventType.PHASE_PROGRESS, {"done": 2}, epoch=epoch
-                ).seq
-            if "id" in message and json.loads(message["data"])["data"] == {"done": 2}:
+            if message.get("id") == str(first):
+                tell(steps[1])
+            if "id" in message and json.loads(message["data"])["data"] == steps[1]:
                 pipeline.go.set()
 
     assert pipeline.go.is_set()
@@ -151,7 +151,8 @@ def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, a
 
 def test_a_page_is_sent_in_few_pieces_which_are_not_long():
     def event(seq: int, size: int) -> EventBody:
-        return EventBody(seq=seq, type=EventType.PHASE_PROGRESS, at=NOW, data={"phase": "x" * size})
+        data = {"phase": "x" * size, "done": 1, "total": 2}
+        return PhaseProgressEvent(seq=seq, type=EventType.PHASE_PROGRESS, at=NOW, data=data)
 
     short = [event(seq, 100) for seq in range(1, 501)]
     pieces = events._pieces([*short, event(501, 100_000), event(502, 1)])
