@@ -76,7 +76,7 @@ def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Itera
 
 
 def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
-    """Render every schema of the requests' bodies and parameters, with the schemas inside."""
+    """Render the schemas of bodies and parameters of requests, and those inside."""
     schemas: Mapping[str, Schema] = document["components"]["schemas"]
     waiting = [
         reference

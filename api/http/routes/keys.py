@@ -1,4 +1,4 @@
-"""API keys: create, list, rotate, revoke, for the admin; and whose key a caller has."""
+"""API keys: create, list, rotate, revoke; and whose key a caller has."""
 
 from datetime import timedelta
 from http import HTTPStatus

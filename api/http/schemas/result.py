@@ -17,7 +17,7 @@ Interval = Annotated[
 
 
 class Drop(TypedDict):
-    """Metric lost against the reference, both models on the same records; the lower the better."""
+    """Metric lost against the reference on the same records; lower is better."""
 
     drop_points: Annotated[
         float | None,
