@@ -1,4 +1,4 @@
-"""Phase that cuts and tunes the dense model, if that helps.
+"""Phase that cuts and tunes the dense model, or tunes it whole, if that helps.
 
 The cache entry holds the tuned model, if it is used, and the given model's scores: both depend on the same records.
 
@@ -7,7 +7,7 @@ Legend: E examples, C choices.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,17 +33,17 @@ from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Beliefs, Floats, ScoreRequest, Scores, join_beliefs, join_scores
 
-FORMAT = 1
+FORMAT = 2
 """Version of cache entries."""
 
 FACTS, GIVEN, MODEL = "tuned.json", "given.npz", "model"
 CHUNK = 256
 
 CLEARLY_BETTER = 0.04
-"""Mean score on the search split that the given model must have beyond the tuned one's to stay.
+"""Mean score on the search split that the given model must have beyond the cut one's, for the cut one to go.
 
-It is two standard errors with the demo's 384 records: of two equal models either may have more of them right. Where the
-given model stays, far more of it is kept.
+It is two standard errors with the demo's 384 records: of two equal models either may have more of them right. Of a
+whole model far more is kept.
 """
 
 SCORED = ("search", "test")
@@ -53,7 +53,8 @@ SCORED = ("search", "test")
 def tuned(plan: PreparationPlan) -> Iterator[Progress | Tuned]:
     """Yield progress and, last, the model to work on.
 
-    The given model stays if it is clearly better on the search split, with one number fitted to each choice or without.
+    Where the cut model is clearly worse on the search split than the given one, with one number fitted to each choice
+    or without, the whole model is tuned. The given model stays if that is no better.
 
     Raises:
         InputError: The model cannot be used.
@@ -106,27 +107,13 @@ def _make(
         "all_blocks": len(block_list(model)[1]),
     }
     del model
-    model = load_prepared(given.folder, device, torch.float32)
-    blocks = cut(model, plan.tuning.depth)
-    require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
-    examples = plan.task.splits["calibration"][: plan.tuning.examples]
-    narrow = given.dtype == "bfloat16"
-    for step, steps in tune(
-        model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed, narrow=narrow
-    ):
-        yield Progress(phase="tuning", done=step, total=steps)
-    model.to(getattr(torch, given.dtype)).save_pretrained(folder / MODEL)
-    tokenizer.save_pretrained(folder / MODEL)
-    del model
-    model = load_prepared(folder / MODEL, device)  # as everything after will
-    learnt = _answered(model, tokenizer, plan.task, "search", plan.batch_tokens)
-    learnt_E = join_scores([scores for scores, _ in learnt]).quality
     best = max(float(one["search"].mean()) for one in (quality, helped))
-    used = float(learnt_E.mean()) > best - CLEARLY_BETTER
-    if not used:
-        shutil.rmtree(folder / MODEL)
-    gone = [asdict(matrix) for matrix in matrices if matrix.layer >= blocks] if used else []
-    facts |= {"blocks": blocks if used else facts["all_blocks"], "absent": gone, "used": used}
+    learnt = yield from _learnt(plan, given, device, folder / MODEL, tokenizer, best)
+    facts |= {
+        "blocks": learnt or facts["all_blocks"],
+        "absent": [asdict(matrix) for matrix in matrices if learnt and matrix.layer >= learnt],
+        "used": learnt is not None,
+    }
     np.savez(
         folder / GIVEN,
         allow_pickle=False,
@@ -134,6 +121,41 @@ def _make(
         **{f"helped:{split}": quality_E for split, quality_E in helped.items()},
     )
     (folder / FACTS).write_text(json.dumps(facts))
+
+
+def _learnt(
+    plan: PreparationPlan,
+    given: PreparedModel,
+    device: torch.device,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    best: float,
+) -> Generator[Progress, None, int | None]:
+    """Write the tuned model, cut or whole, and return its blocks; None if neither is good enough.
+
+    Args:
+        best: Mean score of the given model on the search split.
+    """
+    for depth in sorted({plan.tuning.depth, 1.0}):
+        model = load_prepared(given.folder, device, torch.float32)
+        blocks = cut(model, depth)
+        require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
+        examples = plan.task.splits["calibration"][: plan.tuning.examples]
+        narrow = given.dtype == "bfloat16"
+        for step, steps in tune(
+            model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed, narrow=narrow
+        ):
+            yield Progress(phase="tuning", done=step, total=steps)
+        model.to(getattr(torch, given.dtype)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        del model
+        model = load_prepared(folder, device)  # as everything after will
+        answered = _answered(model, tokenizer, plan.task, "search", plan.batch_tokens)
+        score = float(join_scores([scores for scores, _ in answered]).quality.mean())
+        if score > (best if depth == 1 else best - CLEARLY_BETTER):
+            return blocks
+        shutil.rmtree(folder)
+    return None
 
 
 def _answered(

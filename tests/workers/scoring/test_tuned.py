@@ -1,13 +1,16 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PreTrainedModel
 
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
 from ranksieve.workers.factors.tuning import Tuning
+from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.scoring import tuned as module
 from ranksieve.workers.scoring.tuned import tuned
 from ranksieve.workers.types.plan import EncodedTask
@@ -75,6 +78,25 @@ def test_the_given_model_stays_if_the_tuned_one_is_worse(plan: PreparationPlan) 
     assert made.model == made.given
     assert made.blocks == made.all_blocks == 2
     assert made.absent == ()
+
+
+def test_the_whole_model_is_tuned_where_the_cut_one_is_clearly_worse(
+    plan: PreparationPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = module.tune
+
+    def learns_whole(model: PreTrainedModel, *arguments: Any, **named: Any) -> Iterator[tuple[int, int]]:
+        if len(block_list(model)[1]) == 2:
+            return tune(model, *arguments, **named)
+        for parameter in model.parameters():
+            parameter.data.mul_(-1)
+        return iter(())
+
+    monkeypatch.setattr(module, "tune", learns_whole)
+    monkeypatch.setattr(module, "CLEARLY_BETTER", 0.0)
+    _, made = run(plan)
+    assert made.model != made.given
+    assert (made.blocks, made.absent) == (2, ())
 
 
 def test_the_outcome_comes_from_the_cache_and_depends_on_the_settings(
