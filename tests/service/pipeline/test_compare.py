@@ -29,7 +29,7 @@ def spec_of(document: Document) -> JobSpec:
 def test_drops_are_from_the_better_dense_model(settings: Settings, tiny_job: Document) -> None:
     lines: list[str] = []
     values = compare_rivals(settings, spec_of(tiny_job), ["first-blocks"], lines.append)
-    assert lines == ["first-blocks (1 of 1)"]
+    assert "first-blocks (1 of 1)" in lines
     assert (values["metric_name"], values["examples"], values["points"]) == ("accuracy", 64, 1.0)
     by_name = {one["name"]: one for one in values["rivals"]}
     assert list(by_name) == ["dense", "dense, answer bias", "first 1 of 2 blocks, tuned"]

@@ -45,7 +45,9 @@ def test_a_file_size_is_met(jobs: Jobs, short_job: Document) -> None:
     result = jobs.run(LocalCluster())
     file_bytes = (Path(result["artifact"]) / "model.safetensors").stat().st_size
     assert result["best"]["file_bytes"] == file_bytes <= result["target_bytes"]
-    assert 0 <= 0.95 * result["dense"]["file_bytes"] - result["target_bytes"] < 1_000
+    assert (
+        0 <= 0.95 * result["dense"]["file_bytes"] - result["target_bytes"] < 2_500
+    )  # its header is left out
     assert result["target_bytes"] - file_bytes < 6_000  # its header is counted as long as it may be
     assert result["promise_held"] is True
 

@@ -25,12 +25,12 @@ def log(store: Store, make_spec: Callable[..., JobSpec], tmp_path: Path) -> JobL
 
 def test_moves_and_events_reach_the_job(log: JobLog, store: Store) -> None:
     log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
-    log.state(JobState.PREPARING, matrices=20)
+    log.state(JobState.PREPARING)
 
     assert store.job(log.job.id).state is JobState.PREPARING
     assert [(event.type, event.data) for event in store.events(log.job.id)][2:] == [
         (EventType.PHASE_PROGRESS, {"phase": "calibration", "done": 1, "total": 2}),
-        (EventType.JOB_STATE, {"state": "preparing", "matrices": 20}),
+        (EventType.JOB_STATE, {"state": "preparing"}),
     ]
 
 
