@@ -131,7 +131,9 @@ def _learnt(
     tokenizer: PreTrainedTokenizerBase,
     best: float,
 ) -> Generator[Progress, None, int | None]:
-    """Write the tuned model, cut or whole, and return its blocks; None if neither is good enough.
+    """Write the tuned model, cut or whole, if either is good enough.
+
+    Returns the number of its blocks, or None.
 
     Args:
         best: Mean score of the given model on the search split.
