@@ -4,12 +4,12 @@ import { get, key, postText } from "../client.js";
 import { Editor } from "./editor.js";
 import { fill, h, section } from "../elements.js";
 import { estimateTable } from "./estimate.js";
+import { EXAMPLES, MEANINGS } from "./examples.js";
 import { size } from "../format.js";
 import { nameOf } from "../jobs.js";
 import { save } from "../saving.js";
 import { withModel, yaml } from "./yaml.js";
 
-const MODEL = { hub: "HuggingFaceTB/SmolLM2-135M-Instruct" };
 const TYPE = { "Content-Type": "application/yaml" }; // JSON is YAML
 const JOBS = "Jobs";
 const drafts = new Map(); // unfinished texts, by the job that they started from: a new key shows the view anew
@@ -18,9 +18,9 @@ const drafts = new Map(); // unfinished texts, by the job that they started from
 export async function showSubmit(place, from, signal) {
   document.title = "Submit · ranksieve";
   const form = new SubmitForm(from, signal);
-  const [{ tasks }, { jobs }] = await Promise.all([get("tasks", signal), get("jobs?state=succeeded&limit=50", signal)]);
+  const { jobs } = await get("jobs?state=succeeded&limit=50", signal);
   const wanted = from === null ? null : await get(`jobs/${from}`, signal);
-  form.offer(tasks, wanted === null || jobs.some((job) => job.id === from) ? jobs : [wanted, ...jobs]);
+  form.offer(wanted === null || jobs.some((job) => job.id === from) ? jobs : [wanted, ...jobs]);
   place.replaceChildren(form.element);
   await form.start();
   await form.offerModels();
@@ -61,10 +61,9 @@ class SubmitForm {
     signal.addEventListener("abort", () => this.#isEdited && drafts.set(from, this.editor.text), { once: true });
   }
 
-  offer(tasks, jobs) {
-    this.examples = tasks.map((task) => task.example);
+  offer(jobs) {
     this.sources.append(
-      h("optgroup", { label: "Examples" }, tasks.map((task, index) => h("option", { value: `example ${index}` }, `${task.kind}: ${task.meaning}`))),
+      h("optgroup", { label: "Examples" }, EXAMPLES.map(({ name }, index) => h("option", { value: `example ${index}` }, `${name}: ${MEANINGS[name]}`))),
       h("optgroup", { label: JOBS }, jobs.map((job) => h("option", { value: job.id }, nameOf(job)))),
     );
     if (this.from !== null) this.sources.value = this.from;
@@ -82,7 +81,7 @@ class SubmitForm {
     const left = drafts.get(this.from);
     drafts.delete(this.from);
     if (left !== undefined) this.editor.text = left;
-    else if (example !== undefined) this.editor.text = yaml({ name: this.examples[example].kind, model: MODEL, task: this.examples[example], objective: { kind: "max_drop", points: 2 } });
+    else if (example !== undefined) this.editor.text = yaml(EXAMPLES[example]);
     else this.editor.text = yaml(again(await get(`jobs/${chosen}`, this.signal), this.fork.checked));
     this.#changed(left !== undefined);
   }
