@@ -52,9 +52,9 @@ def test_charts_and_tables_are_saved(page, server, scored):
     assert name == "Size against drop.csv"
     assert numbers.decode().splitlines() == [
         "kind,id,generation,examples,kept_share,loss_nats,kl_nats,drop_points,drop_bound,drop_low,drop_high",
-        "exported finalist,,,,0.4,,,0.5,,-0.6,1.6",
+        "exported finalist,,,,0.4,,0.05,0.5,,-0.6,1.6",
         f"candidate,{found['id']},0,8,0.41,0.04,0.05,0.8,1.6,,",
-        "finalist,,,,0.5,,,-0.5,,-1.6,0.6",
+        "finalist,,,,0.5,,0.04,-0.5,,-1.6,0.6",
     ]
     name, picture = saved("Best so far at the size being tried as PNG")
     assert name.endswith(".png")
