@@ -5,10 +5,12 @@ benchmarks replace entries of `EFFORTS`.
 """
 
 from dataclasses import dataclass, field, replace
+from math import lcm
 from typing import Any
 
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.service.spec import EffortName, JobSpec, MaxDrop, TargetParams
+from ranksieve.workers.types.plan import GROUP
 
 EVALUATION_TIMEOUT_S = 1800.0
 """Time after which an actor that has not answered is replaced."""
@@ -97,7 +99,12 @@ def policy_of(spec: JobSpec) -> Policy:
     search = replace(policy.search, seed=spec.seed, full=spec.sizes.get("search", policy.search.full))
     if spec.search.max_evaluations is not None:
         search = replace(search, max_evaluations=spec.search.max_evaluations)
-    return replace(policy, search=search, train_epochs=_passes(policy, spec.sizes.get("calibration")))
+    return replace(
+        policy,
+        rank_step=policy.rank_step if spec.bits is None else lcm(policy.rank_step, GROUP),
+        search=search,
+        train_epochs=_passes(policy, spec.sizes.get("calibration")),
+    )
 
 
 def _passes(policy: Policy, records: int | None) -> int:

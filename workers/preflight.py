@@ -20,6 +20,7 @@ from ranksieve.workers.model.filesize import Remainder, remainder
 from ranksieve.workers.model.licence import licence_of
 from ranksieve.workers.model.loading import embeddings_of
 from ranksieve.workers.model.matrices import find_matrices
+from ranksieve.workers.model.rounding import check_rounding
 from ranksieve.workers.model.sources import (
     Weights,
     context_length,
@@ -58,6 +59,7 @@ def check(
     models: FolderCache,
     *,
     weights: Weights = "fetched",
+    bits: int | None = None,
 ) -> Checked:
     """Check the model and the task.
 
@@ -67,6 +69,7 @@ def check(
         data: The records, and how they are split.
         models: Cache of prepared models.
         weights: What is required of the model's weights.
+        bits: Bits of a weight in the exported files, if they are few.
 
     Raises:
         InputError: A check fails; the error names the field of the job file.
@@ -76,6 +79,8 @@ def check(
     head = head_folder(local, models)
     config = load_config(head)
     empty = empty_model(config)
+    if bits is not None:
+        check_rounding(empty)
     if model.adapter is not None:
         fit_adapter(model.adapter, empty)
     matrices = find_matrices(empty, model.include, model.exclude)

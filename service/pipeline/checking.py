@@ -126,6 +126,7 @@ def check_job(
             plans.data_plan(spec, roots),
             cache,
             weights=weights,
+            bits=spec.bits,
         )
     dtype = dtype or dtype_name(spec.model.dtype, spec.resources.device)
     spec = settled(spec, checked)

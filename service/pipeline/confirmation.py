@@ -192,6 +192,6 @@ def _risk(spec: JobSpec, scorer: TaskScorer, genome: Genome, scores: Scores) -> 
     objective = spec.objective
     if not isinstance(objective, MaxDrop | Pareto):
         return None
-    if scorer.space.is_dense(genome):
+    if spec.bits is None and scorer.space.is_dense(genome):
         return 0.0
     return scorer.risk(scores, "confirm", objective.points, spec.seed)

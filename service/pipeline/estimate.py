@@ -138,6 +138,7 @@ def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: boo
         loads=loads,
         train_epochs=policy_of(spec).train_epochs,
         tuned_depth=tuned_depth(spec),
+        rounded=spec.bits is not None,
         search_passes=scorings(spec),
         finalists=finalists(spec),
         actors=resources.most_actors,

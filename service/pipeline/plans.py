@@ -218,11 +218,12 @@ def scorer_plan(spec: JobSpec, prepared: Prepared) -> ScorerPlan:
         batch_tokens=spec.resources.batch_tokens,
         threads=spec.resources.threads_per_actor,
         device=spec.resources.device,
+        bits=spec.bits,
     )
 
 
 def export_plan(
-    prepared: Prepared, ranks: tuple[int, ...], provenance: dict[str, Any], directory: Path
+    spec: JobSpec, prepared: Prepared, ranks: tuple[int, ...], provenance: dict[str, Any], directory: Path
 ) -> ExportPlan:
     """Return the plan of an export into the folder of its job."""
     return ExportPlan(
@@ -233,6 +234,7 @@ def export_plan(
         folder=directory / "artifacts" / "model",
         scratch=directory / "model.tmp",
         provenance=provenance,
+        bits=spec.bits,
     )
 
 

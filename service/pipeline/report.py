@@ -61,6 +61,7 @@ def summary(
         "tokens": evolution.tokens,
         "data": data_of(checked.task),
         "model": model_of(prepared),
+        "bits": spec.bits,
         "reference": _reference(scorer, prepared),
         "dense": {
             **_dense(scorer, prepared),
@@ -100,6 +101,7 @@ def export_summary(spec: JobSpec, export: Export, space: SearchSpace, prepared: 
     return {
         **export.known,
         "objective": spec.objective.model_dump(mode="json"),
+        "bits": spec.bits,
         "export": {
             "job": export.job,
             "asked": export.asked,

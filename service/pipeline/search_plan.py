@@ -32,7 +32,8 @@ from ranksieve.service.pipeline.plans import Roots, resolve_path
 from ranksieve.service.policy import FRONT, policy_of
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
-from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
+from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder, Storage
+from ranksieve.workers.types.plan import GROUP
 
 MOST_SEED_BYTES = 2**24
 """Largest file of ranks; 150,000 matrices take 10 MB."""
@@ -114,7 +115,7 @@ def search_plan(
 def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | None:
     """Return the cost of a rank in the unit of the objective; None for parameters."""
     if isinstance(spec.objective, job.TargetBytes):
-        return lambda shape, rank: shape.price(rank) * ITEM_BYTES[dtype]
+        return Storage(dtype=dtype, bits=spec.bits).matrix_bytes
     return None if latency is None else latency.price
 
 
@@ -124,12 +125,17 @@ def _space(
     price: Price | None,
     absent: Sequence[MatrixShape] = (),
 ) -> SearchSpace:
-    constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
+    constraints = [_constraint(one, i, spec.bits) for i, one in enumerate(spec.search.constraints)]
     return constrained(matrices, policy_of(spec).rank_step, constraints, price, absent)
 
 
-def _constraint(one: ConstraintSpec, index: int) -> Constraint:
+def _constraint(one: ConstraintSpec, index: int, bits: int | None) -> Constraint:
     least, greatest = one.density
+    if bits is not None and isinstance(one.frozen, int) and one.frozen % GROUP:
+        raise InputError(
+            f"search.constraints.{index}.frozen",
+            f"must be a multiple of {GROUP}, whose numbers share a scale at {bits} bits; got {one.frozen}",
+        )
     return Constraint(
         field=f"search.constraints.{index}",
         matrices=one.matrices,
@@ -153,11 +159,12 @@ def _objective(
     if isinstance(objective, job.TargetLatency):
         assert latency is not None
         return _target_latency(objective, latency)
-    other_bytes = remainder.size_bytes(dtype)
+    other_bytes = remainder.size_bytes(Storage(dtype=dtype, bits=spec.bits))
     if objective.size is not None:
         return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)
     assert objective.share is not None
-    size_bytes = int(objective.share * (remainder.dense_bytes(dtype) + space.total_cost))
+    dense_bytes = remainder.dense_bytes(dtype) + space.total_params * ITEM_BYTES[dtype]
+    size_bytes = int(objective.share * dense_bytes)
     return TargetBytes(size_bytes=size_bytes, other_bytes=other_bytes, field="objective.share")
 
 

@@ -174,7 +174,7 @@ class JobSteps:
     def export(self, prepared: Prepared, ranks: tuple[int, ...], provenance: dict[str, Any]) -> Exported:
         """Write a model into the job's artifacts."""
         log = self._log
-        plan = plans.export_plan(prepared, ranks, provenance, log.directory)
+        plan = plans.export_plan(self._spec, prepared, ranks, provenance, log.directory)
         plan.folder.parent.mkdir(parents=True, exist_ok=True)
         exported = self._run(export, plan)
         assert isinstance(exported, Exported)

@@ -75,6 +75,12 @@ class JobSpec(Strict):
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="Seed of all randomness: splits, calibration and search."
     )
+    bits: Literal[4] | None = Field(
+        None,
+        description="Bits of a weight in the exported files; needs the extra `quantize`. Factors, dense matrices, "
+        "embeddings and head are rounded, and candidates are scored so: the promise and all numbers are of the files. "
+        "Default: the working dtype.",
+    )
     labels: Labels = Field(
         default_factory=dict, description="Names and values to find jobs by.", json_schema_extra=ADVANCED
     )

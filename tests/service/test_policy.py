@@ -102,3 +102,11 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
 ) -> None:
     spec = JobSpec.model_validate(tune(document | {"policy": changes, "objective": objective}))
     assert policy.midway_share(spec) == midway
+
+
+@pytest.mark.parametrize(("step", "bits", "chosen"), [(16, None, 16), (1, None, 1), (1, 4, 16), (24, 4, 48)])
+def test_ranks_fill_groups_where_weights_are_rounded(
+    document: Document, step: int, bits: int | None, chosen: int
+) -> None:
+    spec = JobSpec.model_validate(tune(document | {"bits": bits, "policy": {"rank_step": step}}))
+    assert policy_of(spec).rank_step == chosen

@@ -13,6 +13,8 @@ from ranksieve.workers.factors.prepared import with_factors
 from ranksieve.workers.machine.devices import hold_to, pick_device, require_memory
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.sources import load_tokenizer
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.scoring.rounded import RoundedScorer, with_rounded_factors
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.scores import (
@@ -25,7 +27,10 @@ from ranksieve.workers.types.scores import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScorerPlan:
-    """Paths and numbers that an actor needs to load; cheap to send."""
+    """Paths and numbers that an actor needs to load; cheap to send.
+
+    `bits`: of the candidates' weights; None keeps their dtype.
+    """
 
     model_folder: Path
     factors_folder: Path
@@ -33,18 +38,26 @@ class ScorerPlan:
     batch_tokens: int
     threads: int
     device: str
+    bits: int | None = None
 
 
-def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
+def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer | RoundedScorer:
     """Load model and factors onto the device."""
     torch.set_num_threads(plan.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
-    require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
-    model = load_prepared(plan.model_folder, device, matrices=plan.matrices)
-    switchable = with_factors(model, plan.matrices, plan.factors_folder)
+    models = 1 if plan.bits is None else 2
+    require_memory(device, models * weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
-    return Scorer(switchable, tokenizer, task, plan.batch_tokens)
+    model = load_prepared(plan.model_folder, device, matrices=plan.matrices)
+    if plan.bits is None:
+        switchable = with_factors(model, plan.matrices, plan.factors_folder)
+        return Scorer(switchable, tokenizer, task, plan.batch_tokens)
+    switchable = with_rounded_factors(model, plan.matrices, plan.factors_folder, plan.bits)
+    dense = SwitchableModel(load_prepared(plan.model_folder, device), (), {})
+    return RoundedScorer(
+        *(Scorer(one, tokenizer, task, plan.batch_tokens) for one in (dense, switchable)),
+    )
 
 
 def hold_to_part() -> None:

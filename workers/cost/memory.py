@@ -33,12 +33,15 @@ def timing(model: ModelSize, job: JobSize) -> Footprint:
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     """Return the footprint of scoring.
 
-    Each actor holds the model and a batch. On a host all share one memory map of the factors; a GPU gets copies.
+    Each actor holds the model and a batch. On a host all share one memory map of the factors; a GPU gets copies. Where
+    candidates are rounded, each actor holds the model, the rounded one and its own factors.
     """
     weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
     batch = batch_bytes(model, job, load, ITEM_BYTES[job.dtype])
+    own = factors if job.rounded else 0
+    weights *= 2 if job.rounded else 1
     if job.device == "cpu":
-        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + HEAP * batch) + factors)
+        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + own + HEAP * batch) + factors)
     return Footprint(
         host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
         accelerator_bytes=job.actors_per_device

@@ -117,7 +117,7 @@ class JobSize:
     whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one device.
     `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor. `midway_share`: as in
     `factors.prepared.PreparationPlan`. `tuned_depth`: share of the blocks that are tuned and stay; None: the model is
-    not tuned.
+    not tuned. `rounded`: whether candidates have weights of few bits.
     """
 
     dtype: str
@@ -128,6 +128,7 @@ class JobSize:
     loads: Mapping[str, Load]
     train_epochs: int
     tuned_depth: float | None = None
+    rounded: bool = False
     search_passes: float
     finalists: int
     actors: int

@@ -23,6 +23,7 @@ from ranksieve.workers.cache.manifest import flush_files
 from ranksieve.workers.export import classes
 from ranksieve.workers.export.card import TEMPLATES, model_card
 from ranksieve.workers.export.heads import heads_of
+from ranksieve.workers.export.quantized import write_rounded
 from ranksieve.workers.export.reader import OWN_TYPE
 from ranksieve.workers.factors.prepared import load_factors
 from ranksieve.workers.model import experts as experts_module
@@ -46,7 +47,8 @@ class ExportPlan:
     """Model to export and where; `provenance` fills the card and `ranksieve.json`.
 
     `scratch`: the folder while it is written, in the same file system and not listed. The sizes and ranks in the
-    provenance's summary of the best model are replaced by those of the files.
+    provenance's summary of the best model are replaced by those of the files. `bits`: of stored weights; None keeps
+    their dtype.
     """
 
     model_folder: Path
@@ -56,6 +58,7 @@ class ExportPlan:
     folder: Path
     scratch: Path
     provenance: Mapping[str, Any]
+    bits: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +172,8 @@ def _write(model: PreTrainedModel, plan: ExportPlan, provenance: Mapping[str, An
         },
         model_type=model_type,
     )
+    if plan.bits is not None:
+        write_rounded(model, folder, folder, plan.bits)
     modules = [layers, *([experts_module] if experts else []), classes]
     code = TEMPLATES.get_template("modeling_ranksieve.py.jinja").render(
         base_config=base_config,
@@ -185,6 +190,8 @@ def _write(model: PreTrainedModel, plan: ExportPlan, provenance: Mapping[str, An
         plan.ranks,
         heads=[f"`{auto}`" for auto in heads if auto != "AutoModelForCausalLM"],
         least_transformers=LEAST_TRANSFORMERS,
+        bits=plan.bits,
+        file_bytes=weight_bytes(folder),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")

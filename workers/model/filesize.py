@@ -1,7 +1,8 @@
-"""Size of an export's weight files besides the pruned matrices, known in advance.
+"""Size of an export's weight files, known in advance.
 
-Embeddings, head, norms, biases, matrices that stay unchanged, and the headers of the safetensors format. For the
-headers it is an upper bound: a matrix's number of tensors depends on its rank.
+Of each pruned matrix at any rank, and of the rest: embeddings, head, norms, biases, matrices that stay unchanged, and
+the headers of the safetensors format. For the headers it is an upper bound: a matrix's number of tensors depends on its
+rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.workers.model.rounding import is_map
+from ranksieve.workers.types.plan import GROUP
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -23,6 +26,46 @@ PREFIX_BYTES = 256
 LOW_RANK_SUFFIXES = ("down.weight", "up.weight")
 """The most tensors that one matrix becomes besides its bias; see `workers.model.layers`."""
 
+ROUNDED_SUFFIXES = ("weight_packed", "weight_scale", "weight_shape")
+"""Tensors that a rounded weight becomes."""
+
+SHAPE_BYTES = 16
+"""Bytes of `weight_shape`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Storage:
+    """Form of an export's numbers: their dtype, and the bits of rounded maps."""
+
+    dtype: str
+    bits: int | None = None
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a number that is not rounded, or of a scale."""
+        return ITEM_BYTES[self.dtype]
+
+    def matrix_bytes(self, matrix: MatrixShape, rank: int) -> int:
+        """Return the bytes of a pruned matrix at a rank, or dense.
+
+        Where a width of a dense matrix is no multiple of the group, it is counted as not rounded.
+        """
+        if self.bits is None:
+            return matrix.price(rank) * self.item_bytes
+        if rank == DENSE:
+            divides = matrix.out_features % GROUP == 0
+            rows, width = matrix.out_features, matrix.in_features
+            return self.map_bytes(rows, width) if divides else matrix.dense_params * self.item_bytes
+        if rank == 0:
+            return 0
+        return self.map_bytes(matrix.out_features, rank) + self.map_bytes(rank, matrix.in_features)
+
+    def map_bytes(self, rows: int, width: int) -> int:
+        """Return the bytes of a linear map or an embedding."""
+        if self.bits is None or width % GROUP:
+            return rows * width * self.item_bytes
+        return rows * width * self.bits // 8 + rows * width // GROUP * self.item_bytes + SHAPE_BYTES
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remainder:
@@ -33,17 +76,24 @@ class Remainder:
         wide_numbers: Stored in the working dtype, or kept in float32.
         other_bytes: Bytes of tensors that are not floats.
         header_bytes: Upper bound of the headers.
+        maps: Rows and width of the maps and embeddings among `numbers`, which may be rounded.
+        rounded_header_bytes: Upper bound of the headers if they are.
     """
 
     numbers: int
     other_bytes: int
     header_bytes: int
     wide_numbers: int = 0
+    maps: tuple[tuple[int, int], ...] = ()
+    rounded_header_bytes: int = 0
 
-    def size_bytes(self, dtype: str) -> int:
-        """Return an upper bound of the bytes in a working dtype."""
+    def size_bytes(self, stored: Storage) -> int:
+        """Return an upper bound of the bytes."""
+        maps = sum(stored.map_bytes(rows, width) for rows, width in self.maps)
+        others = self.numbers - sum(rows * width for rows, width in self.maps)
         wide_bytes = self.wide_numbers * ITEM_BYTES["float32"]
-        return self.numbers * ITEM_BYTES[dtype] + wide_bytes + self.other_bytes + self.header_bytes
+        header_bytes = self.header_bytes if stored.bits is None else self.rounded_header_bytes
+        return maps + others * stored.item_bytes + wide_bytes + self.other_bytes + header_bytes
 
     def dense_bytes(self, dtype: str) -> int:
         """Return a lower bound of the bytes in the dense model."""
@@ -67,14 +117,34 @@ def remainder(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> Remain
     wide = _kept_wide(model)
     floats = {name: tensor.numel() for name, tensor in rest if tensor.is_floating_point()}
     others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
+    maps = {
+        name: tensor for name, tensor in rest if name in floats and not wide(name) and _is_map(model, name)
+    }
     names = [name for name, _ in rest]
+    rounded = [name for name in names if name not in maps]
+    rounded += [f"{name}.{suffix}" for name in maps for suffix in ROUNDED_SUFFIXES]
+    rounded += [
+        f"{matrix.name}.down.{suffix}" for matrix in matrices for suffix in ROUNDED_SUFFIXES for _ in range(2)
+    ]
     names += [f"{matrix.name}.{suffix}" for matrix in matrices for suffix in LOW_RANK_SUFFIXES]
     return Remainder(
         numbers=sum(count for name, count in floats.items() if not wide(name)),
         wide_numbers=sum(count for name, count in floats.items() if wide(name)),
         other_bytes=sum(others),
-        header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
+        header_bytes=_header_bytes(names),
+        maps=tuple((tensor.shape[0], tensor.shape[1]) for tensor in maps.values()),
+        rounded_header_bytes=_header_bytes(rounded),
     )
+
+
+def _header_bytes(names: Sequence[str]) -> int:
+    return PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names)
+
+
+def _is_map(model: PreTrainedModel, name: str) -> bool:
+    """Return whether a tensor is the weight of a linear map or an embedding."""
+    module, _, part = name.rpartition(".")
+    return part == "weight" and is_map(model.get_submodule(module))
 
 
 def _kept_wide(model: PreTrainedModel) -> Callable[[str], bool]:

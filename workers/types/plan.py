@@ -11,6 +11,9 @@ from typing import Literal
 
 SPLITS = ("calibration", "search", "confirm", "test")
 
+GROUP = 16
+"""Numbers that share a scale where weights have 4 bits. Ranks are multiples of it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:

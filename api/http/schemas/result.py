@@ -150,6 +150,9 @@ class Result(TypedDict):
     evaluations: NotRequired[Annotated[int, Field(description="Scorings of the search.")]]
     tokens: NotRequired[Annotated[int, Field(description="Tokens run through candidates.")]]
     train_epochs: NotRequired[Annotated[int, Field(description="Epochs that the factors were trained for.")]]
+    bits: NotRequired[
+        Annotated[int | None, Field(description="Bits of a stored weight; null: those of the working dtype.")]
+    ]
     target_bytes: Annotated[
         int | None, Field(description="Bytes asked for, where the objective is a file size.")
     ]

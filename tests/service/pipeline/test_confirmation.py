@@ -190,6 +190,13 @@ def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Docum
     assert confirm(spec, FakeScorer({}), [Finalist(genome=dense, risk=1.0)], log).held  # type: ignore[arg-type]
 
 
+def test_the_dense_model_with_few_bits_is_tested_like_any_other(log: JobLog, tiny_job: Document) -> None:
+    dense = (len(SPACE.genes[0].levels) - 1,)
+    asked = {"bits": 4, "objective": {"kind": "max_drop", "points": 0}}
+    spec = JobSpec.model_validate(tune({**tiny_job, **asked}))
+    assert not confirm(spec, FakeScorer({}), [Finalist(genome=dense, risk=1.0)], log).held  # type: ignore[arg-type]
+
+
 def test_none_holds(log: JobLog, tiny_job: Document) -> None:
     scorer = FakeScorer(dict.fromkeys(FINALISTS, 40))
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)

@@ -178,6 +178,18 @@ def test_actors_hold_copies_of_the_model_and_share_the_factors(model: ModelSize,
     assert one > factors + weight_bytes(model, job)
 
 
+def test_actors_of_rounded_candidates_hold_two_models_and_their_own_factors(
+    model: ModelSize, job: JobSize
+) -> None:
+    load, few = job.loads["search"], replace(job, rounded=True)
+    more = scoring(model, few, load).host_bytes - scoring(model, job, load).host_bytes
+    assert more == job.actors * (weight_bytes(model, job) + factor_bytes(model.matrices, "float32"))
+    gpu = replace(few, device="cuda")
+    more = scoring(model, gpu, load).accelerator_bytes
+    more -= scoring(model, replace(gpu, rounded=False), load).accelerator_bytes
+    assert more >= gpu.actors_per_device * weight_bytes(model, job)
+
+
 def test_on_a_gpu_every_actor_has_its_own_factors(model: ModelSize, job: JobSize) -> None:
     gpu, load = replace(job, device="cuda"), job.loads["search"]
     one, two = (scoring(model, replace(gpu, actors_per_device=n), load).accelerator_bytes for n in (1, 2))

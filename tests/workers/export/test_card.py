@@ -16,6 +16,8 @@ def card(plan: ExportPlan, provenance: dict[str, Any]) -> ModelCard:
         plan.ranks,
         heads=["`AutoModel`"],
         least_transformers="5.24",
+        bits=None,
+        file_bytes=1,
     )
     return ModelCard(text)
 

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.export.dense import multiply_out
 from ranksieve.workers.export.reader import load_folder
@@ -29,8 +30,10 @@ from ranksieve.workers.forward.generation import answers
 from ranksieve.workers.model.experts import stacked_experts, take_apart
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.matrices import find_matrices, linear_params, weight_OD
+from ranksieve.workers.model.rounding import check_rounding
 from ranksieve.workers.model.sources import empty_model
 from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.scoring.rounded import with_rounded_factors
 from ranksieve.workers.types.plan import Example, ModelSource
 
 CPU = torch.device("cpu")
@@ -317,6 +320,36 @@ def test_export_is_the_searched_model(
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "multiplied").eval()
     assert type(stock) is type(dense)
     assert_close(stock(IDS_BL).logits, load_folder(plan.folder)(IDS_BL).logits)
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+@torch.inference_mode()
+def test_an_export_of_4_bits_is_the_model_that_is_scored(
+    architecture: Architecture,
+    tokenizer: PreTrainedTokenizerFast,
+    preparation_plan: PreparationPlan,
+    export_plan: ExportPlan,
+    tmp_path: Path,
+) -> None:
+    architecture.build(apart=False).save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    if architecture.model_type == "llama4_text":
+        with pytest.raises(InputError, match="other modules than Llama4TextExperts"):
+            check_rounding(empty_model(architecture.config()))
+        return
+    plan, _ = planned(tmp_path / "dense", preparation_plan, export_plan)
+    ranks = [16 if matrix.largest_rank >= 16 else DENSE for matrix in plan.matrices]
+    plan = replace(plan, ranks=(*ranks[:-1], 0), bits=4)
+    list(export(plan))
+
+    scored = load_prepared(plan.model_folder, CPU, matrices=plan.matrices)
+    with_rounded_factors(scored, plan.matrices, plan.factors_folder, 4).switch(plan.ranks)
+    stranger = AutoModelForCausalLM.from_pretrained(plan.folder, trust_remote_code=True, dtype="auto").eval()
+    assert_close(stranger(IDS_BL).logits, scored(IDS_BL).logits)
+    dense = load_prepared(plan.model_folder, CPU)
+    for weights in (one.get_input_embeddings().weight for one in (stranger, scored)):
+        assert not torch.equal(weights, dense.get_input_embeddings().weight)
+    assert torch.equal(*(one.get_output_embeddings().weight for one in (stranger, scored)))
 
 
 def planned(
