@@ -1,8 +1,7 @@
 """Web page at `/`: static files that show what the API says.
 
 Loads nothing from other servers. The files are public like the documentation; the page gets its content from the API
-with the reader's key. There is no build: browsers run the modules unchanged. uPlot (MIT), which draws the curves, is
-included as published.
+with the reader's key. There is no build: browsers run the modules unchanged.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ FILES = Path(__file__).parent / "files"
 
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
     "X-Content-Type-Options": "nosniff",

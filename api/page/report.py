@@ -9,12 +9,13 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from ranksieve.api.page import FILES
 
-_IMPORT = re.compile(r'from "\./(\w+\.js)"')
+_IMPORT = re.compile(r'from "(\.[\w./]+\.js)"')
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -24,7 +25,6 @@ _PAGE = Template("""<!doctype html>
 <title>$title</title>
 <link rel="icon" href="data:,">
 <style>$style</style>
-<script>$uplot</script>
 <script type="importmap">$modules</script>
 <script type="application/json" id="answers">$answers</script>
 </head>
@@ -46,13 +46,11 @@ def report(job_id: str, name: str, answers: Mapping[str, Any]) -> str:
         name: Name of the job.
         answers: Answers of the API, each with `status` and `body`, by path below `/v1/` as the page asks for them.
     """
-    modules = {file.name: _module(file.read_text()) for file in FILES.glob("*.js")}
-    styles = [FILES / "uplot" / "uPlot.min.css", FILES / "page.css"]
+    modules = {_name(file): _module(file) for file in FILES.rglob("*.js")}
     return _PAGE.substitute(
         policy=_POLICY,
         title=html.escape(name),
-        style="\n".join(file.read_text() for file in styles),
-        uplot=(FILES / "uplot" / "uPlot.iife.min.js").read_text(),
+        style=(FILES / "page.css").read_text(),
         modules=json.dumps({"imports": modules}),
         answers=_in_a_script({"id": job_id, "answers": answers}),
     )
@@ -66,10 +64,14 @@ def _in_a_script(values: Mapping[str, Any]) -> str:
     return json.dumps(values).replace("<", r"\u003c")
 
 
-def _module(text: str) -> str:
+def _name(file: Path) -> str:
+    return file.resolve().relative_to(FILES.resolve()).as_posix()
+
+
+def _module(file: Path) -> str:
     """Return a module as a URL.
 
     It imports the others by name, because such a URL has no folder.
     """
-    named = _IMPORT.sub(r'from "\1"', text)
+    named = _IMPORT.sub(lambda found: f'from "{_name(file.parent / found[1])}"', file.read_text())
     return f"data:text/javascript;base64,{b64encode(named.encode()).decode()}"

@@ -9,12 +9,11 @@ export const lossOf = (one) => one.loss_nats ?? one.kl_nats;
 // Scorings that did not fail, smallest first. `read` fetches those that are new.
 export class Candidates {
   all = [];
-  front = []; // scored on all search records, and no smaller one has a lower loss
+  front = []; // no smaller one has a lower loss
   #last = null;
 
-  constructor(id, records) {
+  constructor(id) {
     this.id = id;
-    this.records = records; // of the search split
   }
 
   async read(signal) {
@@ -25,12 +24,8 @@ export class Candidates {
     this.all = [...this.all, ...scored].sort((one, other) => one.kept_share - other.kept_share || lossOf(one) - lossOf(other));
     this.front = [];
     for (const one of this.all) {
-      if (this.isWhole(one) && (this.front.length === 0 || lossOf(one) < lossOf(this.front.at(-1)))) this.front.push(one);
+      if (this.front.length === 0 || lossOf(one) < lossOf(this.front.at(-1))) this.front.push(one);
     }
-  }
-
-  isWhole(one) {
-    return one.examples === this.records;
   }
 
   find(id) {

@@ -1,6 +1,6 @@
 // One job, live: its progress, its curves, the models it has found, and its result.
 
-import { BestChart } from "./best.js";
+import { BestChart } from "./charts/best.js";
 import { ended, events, get, isReport, listed, pause, post, Problem } from "./client.js";
 import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";

@@ -2,12 +2,12 @@
 
 import { CandidateTable } from "./candidate_table.js";
 import { Candidates, candidateFacts } from "./candidates.js";
+import { SizeChart } from "./charts/sizes.js";
 import { isReport } from "./client.js";
 import { h, refill, section } from "./elements.js";
 import { exportCandidate } from "./exports.js";
 import { dropUnit, percent } from "./format.js";
 import { rankMap } from "./ranks.js";
-import { SizeChart } from "./sizes.js";
 
 const EXPORTED = ""; // what the choice of models calls the one without an id
 
@@ -21,15 +21,14 @@ export class Models {
     this.job = job;
     this.signal = signal;
     this.attempt = attempt;
-    this.candidates = new Candidates(job.id, job.spec.task.data.sizes.search);
+    this.candidates = new Candidates(job.id);
     this.choice = h("select", { "aria-label": "Model", onchange: () => this.#pick(this.choice.value) });
     this.facts = h("div");
     this.map = h("div");
     this.chosen = h("p", {}, "Ranks of ", this.choice);
-    this.colours = h("p", { class: "facts" });
     this.chart = new SizeChart(signal, job, (id) => this.#pick(id));
     this.table = new CandidateTable(dropUnit(job.spec.task.kind), (id) => this.#pick(id));
-    this.element.append(this.chart.element, this.colours, this.chosen, this.facts, this.map, this.table.element);
+    this.element.append(this.chart.element, this.chosen, this.facts, this.map, this.table.element);
   }
 
   read() {
@@ -46,10 +45,8 @@ export class Models {
     const exported = finalists.find((one) => job.result && String(one.genome) === String(job.result.genome));
     const [blocks, of] = job.result?.reference?.blocks ?? [];
     const share = job.result?.reference?.tuned ? blocks / of : history.referenceShare;
-    this.chart.draw(this.candidates, finalists, exported, share);
+    this.chart.draw(job, this.candidates, finalists, exported, share);
     this.table.show(all);
-    const last = Math.max(...all.map((one) => one.generation));
-    this.colours.replaceChildren(...(all.length > 0 ? ["Dots by generation: 0 ", h("span", { class: "generations" }), ` ${last}`] : []));
     await this.#showModel(this.#offer());
   }
 

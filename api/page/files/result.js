@@ -40,6 +40,15 @@ export const interval = ({ drop_low: low, drop_high: high }) => (low == null ? "
 // Whether drops are measured from another model than the dense one as it was given.
 export const isHelped = ({ dense, reference }, split) => reference.metric[split] !== dense.metric[split];
 
+// Drop of the dense model as it was given where drops are measured from another one: { points, split }; else null.
+export function denseDrop({ spec, result }) {
+  const { dense, reference } = result ?? {};
+  const split = SPLITS.find((name) => dense?.metric[name] != null && reference?.metric[name] != null && isHelped(result, name));
+  if (split === undefined) return null;
+  const [given, helped] = [dense.metric[split], reference.metric[split]];
+  return { points: 100 * (spec.task.kind === "lm" ? given / helped - 1 : helped - given), split };
+}
+
 // The split that a model's drop is best known on.
 export const splitOf = ({ drop: drops }) => ["test", "confirm", "search"].find((name) => drops[name] !== undefined);
 

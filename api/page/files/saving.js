@@ -2,8 +2,6 @@
 
 import { h } from "./elements.js";
 
-const LINE = 18; // of a chart's text, in pixels of the page
-
 // Texts that a spreadsheet might run begin like a formula; numbers and intervals do, too, and stay as they are.
 const FORMULA = /^[=+\-@\t\r]/;
 const NUMBERS = /^[-+\d.,%×[\] to]*$/;
@@ -31,24 +29,4 @@ export function savable(name, table) {
     save(csv(rows.map((row) => [...row.cells].map((one) => one.textContent))), `${name}.csv`);
   };
   return h("div", { class: "wide" }, table, saveButton("CSV", name, saved));
-}
-
-// A plot with its title, its marks in words and a ground, which are not on its canvas.
-export function picture(plot, title, ink) {
-  const { canvas } = plot.ctx;
-  const shown = plot.series.slice(1).filter((series) => series.show);
-  const line = LINE * devicePixelRatio;
-  const whole = new OffscreenCanvas(canvas.width, canvas.height + (shown.length + 3) * line);
-  const ctx = whole.getContext("2d");
-  const write = (text, row, colour, weight) => {
-    ctx.font = `${weight} ${0.75 * line}px system-ui, sans-serif`;
-    ctx.fillStyle = colour;
-    ctx.fillText(text, line, row);
-  };
-  ctx.fillStyle = ink("--paper");
-  ctx.fillRect(0, 0, whole.width, whole.height);
-  write(title, 1.2 * line, ink("--ink"), "bold");
-  ctx.drawImage(canvas, 0, 2 * line);
-  shown.forEach((series, index) => write(series.label, canvas.height + (index + 2.5) * line, series.stroke(), "normal"));
-  return whole.convertToBlob({ type: "image/png" });
 }

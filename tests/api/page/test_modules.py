@@ -1,5 +1,7 @@
 """Modules of the page without a job: what events say, and numbers as text."""
 
+import re
+
 
 def test_stale_parts_by_event(page, server):
     url, _ = server
@@ -39,21 +41,39 @@ def test_best_so_far_has_a_falling_curve_for_each_size(page, server):
     ]
     drawn = page.evaluate(
         """async (records) => {
-            const { BestChart } = await import("/page/best.js");
+            const { BestChart } = await import("/page/charts/best.js");
             const job = { spec: { objective: { kind: "max_drop" } } };
             const best = new BestChart(new AbortController().signal, job);
+            const curves = ({ element }) => [...element.querySelectorAll("path[d*='H'][stroke*='series']")];
             return [false, true].map((isOver) => {
                 best.draw(records, isOver);
-                return [best.chart.plot.data.map((column) => [...column]), best.chart.place.ariaLabel];
+                return [best.chart.place.ariaLabel, curves(best.chart).map((path) => path.getAttribute("d"))];
             });
         }""",
         records,
     )
-    columns = [[0, 1, 2, 3, 4], [0.05, None, None, None, 0.2], [None, 0.09, 0.07, 0.07, None]]
     words = (
         "Best so far at the size being tried. 30 % held: generation 0; 20 % held: generations 1 to 3; 15 %"
     )
-    assert drawn == [[columns, f"{words}: generation 4"], [columns, f"{words} did not: generation 4"]]
+    assert [said for said, _ in drawn] == [f"{words}: generation 4", f"{words} did not: generation 4"]
+    [curve] = drawn[0][1]  # the other sizes have a point each
+    start, *steps = [float(height) for height in re.findall(r"(?<=[ V])[\d.]+", curve)]
+    assert start < steps[0] == steps[1]  # lower on the page, and there it stays
+
+
+def test_ticks_are_exact(page, server):
+    url, _ = server
+    page.goto(url)
+    ranges = {
+        "[0, 1], 5": ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"],
+        "[-0.3, 0.3], 3": ["-0.2", "0.0", "0.2"],
+        "[0, 3], 10, 1": ["0", "1", "2", "3"],
+        "[0.0173, 0.0241], 5": ["0.018", "0.020", "0.022", "0.024"],
+        "[950, 5100], 4": ["2000", "4000"],
+    }
+    calls = ", ".join(f"ticks({arguments})" for arguments in ranges)
+    shown = page.evaluate(f"import('/page/charts/scales.js').then(({{ ticks }}) => [{calls}])")
+    assert [[text for _, text in found] for found in shown] == list(ranges.values())
 
 
 def test_stages_of_an_export(page, server):

@@ -22,7 +22,7 @@ def test_report_needs_no_server(page, server, tmp_path, scored):
     page.goto(file.as_uri())
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{hostile} succeeded")
     expect(section(page, "Result")).to_contain_text("2.5× fewer block parameters")
-    expect(page.get_by_role("img")).to_have_count(2)
+    expect(page.locator("[role=img]")).to_have_count(2)
     models = section(page, "Models found")
     expect(row(models.get_by_role("table"), "q_proj").get_by_role("cell")).to_have_text(["16", "·"])
     models.get_by_role("combobox", name="Model").select_option(index=1)

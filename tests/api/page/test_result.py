@@ -2,9 +2,10 @@
 
 import re
 from datetime import timedelta
+from xml.etree import ElementTree
 
 import pytest
-from browsing import KEEPS_PLOTS, finished, row, section
+from browsing import finished, row, saved, section
 from playwright.sync_api import expect
 
 from ranksieve.api.cli.embedded import embedded
@@ -27,7 +28,7 @@ def test_succeeded_job(page, server, scored):
     expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The objective is met.")
     expect(row(result, "block parameters")).to_contain_text("400 (40.0 % kept)")
     expect(row(result, "accuracy, test")).to_contain_text("0.781 [0.755, 0.806], drop +0.70 [-0.50, +1.90]")
-    expect(section(page, "Models found").locator("canvas")).to_have_count(1)
+    expect(page.get_by_role("img", name="Size against loss")).to_be_visible()
     expect(section(page, "Files").get_by_role("link", name="tokenizer/vocab.txt")).to_be_visible()
     expect(section(page, "Events").get_by_role("listitem").first).to_contain_text("job.state state succeeded")
     with page.expect_download() as downloaded:
@@ -36,11 +37,6 @@ def test_succeeded_job(page, server, scored):
 
 
 def test_charts_and_tables_are_saved(page, server, scored):
-    def saved(button):
-        with page.expect_download() as downloaded:
-            page.get_by_role("button", name=button).click()
-        return downloaded.value.suggested_filename, downloaded.value.path().read_bytes()
-
     url, client = server
     formula = "=1+cmd|' /C calc'!A0"
     id = finished(client, {**scored, "name": formula})
@@ -48,21 +44,31 @@ def test_charts_and_tables_are_saved(page, server, scored):
     page.goto(f"{url}/#/jobs/{id}")
     expect(page.locator(".ranks")).to_be_visible()
 
-    name, numbers = saved("Size against drop as CSV")
-    assert name == "Size against drop.csv"
+    name, numbers = saved(page, "Size against loss as CSV")
+    assert name == "Size against loss.csv"
     assert numbers.decode().splitlines() == [
         "kind,id,generation,examples,kept_share,loss_nats,kl_nats,drop_points,drop_bound,drop_low,drop_high",
-        "exported finalist,,,,0.4,,0.05,0.5,,-0.6,1.6",
         f"candidate,{found['id']},0,8,0.41,0.04,0.05,0.8,1.6,,",
         "finalist,,,,0.5,,0.04,-0.5,,-1.6,0.6",
+        "exported finalist,,,,0.4,,0.05,0.5,,-0.6,1.6",
+        "reference,,,,1,,,0,,,",
     ]
-    name, picture = saved("Best so far at the size being tried as PNG")
-    assert name.endswith(".png")
+    name, picture = saved(page, "Best so far at the size being tried as PNG")
+    assert name == "Best so far at the size being tried.png"
     assert picture.startswith(b"\x89PNG")
-    assert saved("Ranks as CSV") == ("Ranks.csv", "layer,0,1\r\nq_proj,16,·\r\n".encode())
-    assert saved("Finalists as CSV")[1].splitlines()[1] == b"50.0 %,-0.50,-1.60 to +0.60,"
+    name, figure = saved(page, "Size against loss as SVG")
+    assert name == "Size against loss.svg"
+    shown = ElementTree.fromstring(figure)
+    texts = [text.text for text in shown.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Size against loss", "drop, points (↓ better)", "promised: at most 2 points", "exported"} <= {
+        *texts
+    }
+    colours = {element.get(name) for element in shown.iter() for name in ("fill", "stroke")}
+    assert all(re.fullmatch("none|#[0-9a-f]{6}", colour) for colour in colours if colour is not None)
+    assert saved(page, "Ranks as CSV") == ("Ranks.csv", "layer,0,1\r\nq_proj,16,·\r\n".encode())
+    assert saved(page, "Finalists as CSV")[1].splitlines()[1] == b"50.0 %,-0.50,-1.60 to +0.60,"
     page.goto(url)
-    assert saved("Jobs as CSV")[1].splitlines()[1].decode().startswith(f"'{formula},succeeded")
+    assert saved(page, "Jobs as CSV")[1].splitlines()[1].decode().startswith(f"'{formula},succeeded")
 
 
 def test_ranks_of_the_chosen_model(page, server, scored):
@@ -132,12 +138,14 @@ def test_candidates_of_several_pages(page, server, scored):
     ]
     page.route("**/candidates?*", answer)
     page.goto(f"{url}/#/jobs/{id}")
-    expect(page.get_by_role("img", name="Size against drop")).to_have_accessible_name(
+    expect(page.get_by_role("img", name="Size against loss")).to_have_accessible_name(
         re.compile(
-            r"1100 scorings, 1100 of them on all records; 2 finalists; promised: at most 2 points; exported: 40"
+            r"1100 scorings; 2 finalists; promised: at most 2 points; exported: 40"
         )
     )
-    expect(section(page, "Models found").locator("option")).to_have_count(1101)
+    expect(
+        section(page, "Models found").get_by_role("combobox", name="Model").locator("option")
+    ).to_have_count(1101)
 
 
 def test_export_another_size(page, server, scored):
@@ -163,14 +171,12 @@ def test_export_of_a_clicked_candidate(page, server, scored):
     url, client = server
     id = finished(client, scored)
     page.goto(url)
-    page.evaluate(KEEPS_PLOTS)
     page.get_by_role("link", name="snippets").click()
     models = section(page, "Models found")
     expect(models.locator(".ranks")).to_be_visible()
     expect(models.get_by_role("button", name="export this model")).to_have_count(0)
 
-    x, y = page.evaluate("[window.plots[0].valToPos(41, 'x'), window.plots[0].valToPos(0.8, 'drop')]")
-    models.locator(".u-over").click(position={"x": x + 1, "y": y - 1})
+    models.locator("svg svg path[d*='a3.6']").click()  # the dot of the only candidate
 
     [found] = client.candidates(id, pareto=True)
     expect(models.get_by_role("combobox", name="Model")).to_have_value(str(found["id"]))
@@ -180,6 +186,22 @@ def test_export_of_a_clicked_candidate(page, server, scored):
     )
     models.get_by_role("button", name="export this model").click()
     expect(page.get_by_role("link", name="another size of this job")).to_be_visible()
+
+
+def test_loss_in_nats_and_points_under_the_pointer(page, server, scored):
+    url, client = server
+    page.goto(f"{url}/#/jobs/{finished(client, scored)}")
+    models = section(page, "Models found")
+    chart = page.get_by_role("img", name="Size against loss")
+    models.locator("svg svg path[d*='a3.6']").hover()
+    expect(models.locator(".here")).to_contain_text(
+        "8 records: 41.0 % kept, loss 0.0400 nats, drop +0.80 points"
+    )
+
+    models.get_by_role("combobox", name="Loss as").select_option("nats")
+
+    expect(chart).to_contain_text("loss, nats (↓ better)")
+    expect(chart).not_to_contain_text("promised")
 
 
 def test_states_of_exports(page, server, scored):
@@ -246,14 +268,14 @@ def test_drops_from_a_model_with_help(page, server, pipeline, scored):
     pipeline.result["reference"] = reference
     finished(client, scored)
     page.goto(url)
-    page.evaluate(KEEPS_PLOTS)
     page.get_by_role("link", name="snippets").click()
 
     result = section(page, "Result")
     expect(result).to_contain_text("[-1.9, +0.5] on the test split from the dense model with the same help")
     expect(row(result, "dense with the same help").get_by_role("cell").nth(1)).to_have_text("0.800")
-    expect(page.get_by_role("img", name="Size against drop")).to_be_visible()
-    assert page.evaluate("window.plots[0].data[0].at(window.plots[0].data[5].indexOf(0))") == 40
+    chart = page.get_by_role("img", name="Size against loss")
+    expect(chart).to_contain_text("dense with 40 % of the blocks and the same help: reference of drops")
+    expect(chart).to_contain_text("dense as it was given, test split: +1.20 points")
 
 
 def test_perplexity(page, server, pipeline, spec):
@@ -272,7 +294,7 @@ def test_perplexity(page, server, pipeline, spec):
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
         ["kept", "drop, % of perplexity", "95 % interval", "outcome"]
     )
-    expect(page.get_by_role("img", name="Size against drop")).to_have_accessible_name(
+    expect(page.get_by_role("img", name="Size against loss")).to_have_accessible_name(
         re.compile(
             r"promised: at most 2 % of perplexity; exported: 40\.0 % kept, drop \+0\.50 % of perplexity$"
         )
@@ -318,7 +340,7 @@ def test_job_past_retention(page, build, settings, pipeline, scored):
         page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
-        expect(section(page, "Models found").locator("canvas")).to_have_count(1)
+        expect(page.get_by_role("img", name="Size against loss")).to_be_visible()
         expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
             ["50.0 %-0.50-1.60 to +0.60passed", "40.0 %+0.50-0.60 to +1.60not passed, exported"]
         )

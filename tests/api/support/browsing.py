@@ -2,12 +2,12 @@
 
 import re
 
-KEEPS_PLOTS = """() => {
-    window.plots = [];
-    const construct = (plot, given) => { window.plots.push(new plot(...given)); return window.plots.at(-1); };
-    window.uPlot = new Proxy(window.uPlot, { construct });
-}"""
-"""From then on `window.plots` has what the page draws."""
+
+def saved(page, button):
+    """Name and content of the file that a button saves."""
+    with page.expect_download() as downloaded:
+        page.get_by_role("button", name=button).click()
+    return downloaded.value.suggested_filename, downloaded.value.path().read_bytes()
 
 
 def finished(client, spec):

@@ -27,7 +27,7 @@ export async function showCompare(place, ids, signal) {
 }
 
 async function found(job, signal) {
-  const candidates = new Candidates(job.id, job.spec.task.data.sizes.search);
+  const candidates = new Candidates(job.id);
   await candidates.read(signal);
   return { name: nameOf(job), candidates, finalists: job.result?.finalists ?? [] };
 }
