@@ -139,9 +139,7 @@ def test_candidates_of_several_pages(page, server, scored):
     page.route("**/candidates?*", answer)
     page.goto(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("img", name="Size against loss")).to_have_accessible_name(
-        re.compile(
-            r"1100 scorings; 2 finalists; promised: at most 2 points; exported: 40"
-        )
+        re.compile(r"1100 scorings; 2 finalists; promised: at most 2 points; exported: 40")
     )
     expect(
         section(page, "Models found").get_by_role("combobox", name="Model").locator("option")
