@@ -1,4 +1,4 @@
-"""Constraints on matrices, matched by name: bounds, frozen ranks, ties.
+"""Constraints on matrices, matched by name: bounds and ties.
 
 Only this module knows names and fields of the job file. The resulting space knows allowed ranks and ties.
 """
@@ -26,7 +26,6 @@ class Constraint:
         matrices: Shell patterns of names; each has to match something.
         min_density: Least share of its parameters that a matrix keeps.
         max_density: Most.
-        frozen: The one rank it has, or `DENSE`.
         tied: Which of the matched matrices share a gene.
     """
 
@@ -34,13 +33,10 @@ class Constraint:
     matrices: tuple[str, ...]
     min_density: float = 0.0
     max_density: float = 1.0
-    frozen: int | None = None
     tied: Tied | None = None
 
     def allows(self, shape: MatrixShape, rank: int) -> bool:
         """Return whether a matched matrix may have this rank."""
-        if self.frozen is not None and rank != self.frozen:
-            return False
         return self.min_density <= shape.density(rank) <= self.max_density
 
     def members(self, matrices: Sequence[MatrixShape]) -> list[int]:
@@ -83,8 +79,8 @@ def constrained(
         absent: As for `SearchSpace`.
 
     Raises:
-        InputError: A pattern matches nothing, a matrix cannot have its frozen rank, constraints contradict each
-            other, or a tie is invalid; names the field.
+        InputError: A pattern matches nothing, constraints contradict each other, or a tie is invalid; names the
+            field.
     """
     about: list[list[Constraint]] = [[] for _ in matrices]
     for constraint in constraints:
@@ -98,11 +94,7 @@ def constrained(
 
 
 def _allowed(shape: MatrixShape, grid: tuple[int, ...], rules: Sequence[Constraint]) -> tuple[int, ...]:
-    frozen = [rule for rule in rules if rule.frozen is not None]
-    for rule in frozen:
-        _check_frozen(rule, shape)
-    ranks = tuple(rule.frozen for rule in frozen[:1] if rule.frozen is not None) or grid
-    allowed = tuple(rank for rank in ranks if all(rule.allows(shape, rank) for rule in rules))
+    allowed = tuple(rank for rank in grid if all(rule.allows(shape, rank) for rule in rules))
     if not allowed:
         *others, last = [rule.field for rule in rules if not _allows_all(rule, shape, grid)]
         with_others = f" together with {' and '.join(others)}" if others else ""
@@ -116,16 +108,6 @@ def _allowed(shape: MatrixShape, grid: tuple[int, ...], rules: Sequence[Constrai
 
 def _allows_all(rule: Constraint, shape: MatrixShape, grid: tuple[int, ...]) -> bool:
     return all(rule.allows(shape, rank) for rank in grid)
-
-
-def _check_frozen(rule: Constraint, shape: MatrixShape) -> None:
-    largest = shape.largest_rank
-    if rule.frozen is not None and rule.frozen != DENSE and not 0 <= rule.frozen <= largest:
-        raise InputError(
-            f"{rule.field}.frozen",
-            f"rank of {shape.name} must be in [0, {largest}], above which dense is smaller; got {rule.frozen}; "
-            "lower it, or freeze it dense",
-        )
 
 
 def _shown(shape: MatrixShape, grid: tuple[int, ...]) -> str:

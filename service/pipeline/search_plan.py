@@ -33,7 +33,6 @@ from ranksieve.service.policy import FRONT, policy_of
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder, Storage
-from ranksieve.workers.types.plan import GROUP
 
 MOST_SEED_BYTES = 2**24
 """Largest file of ranks; 150,000 matrices take 10 MB."""
@@ -125,23 +124,17 @@ def _space(
     price: Price | None,
     absent: Sequence[MatrixShape] = (),
 ) -> SearchSpace:
-    constraints = [_constraint(one, i, spec.bits) for i, one in enumerate(spec.search.constraints)]
+    constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
     return constrained(matrices, policy_of(spec).rank_step, constraints, price, absent)
 
 
-def _constraint(one: ConstraintSpec, index: int, bits: int | None) -> Constraint:
+def _constraint(one: ConstraintSpec, index: int) -> Constraint:
     least, greatest = one.density
-    if bits is not None and isinstance(one.frozen, int) and one.frozen % GROUP:
-        raise InputError(
-            f"search.constraints.{index}.frozen",
-            f"must be a multiple of {GROUP}, whose numbers share a scale at {bits} bits; got {one.frozen}",
-        )
     return Constraint(
         field=f"search.constraints.{index}",
         matrices=one.matrices,
         min_density=least,
         max_density=greatest,
-        frozen=DENSE if one.frozen == "dense" else one.frozen,
         tied=one.tied,
     )
 

@@ -80,6 +80,7 @@ class JobSpec(Strict):
         description="Bits of a weight in the exported files; needs the extra `quantize`. Factors, dense matrices, "
         "embeddings and head are rounded, and candidates are scored so: the promise and all numbers are of the files. "
         "Default: the working dtype.",
+        json_schema_extra=ADVANCED,
     )
     labels: Labels = Field(
         default_factory=dict, description="Names and values to find jobs by.", json_schema_extra=ADVANCED

@@ -27,11 +27,8 @@ class ConstraintSpec(Strict):
     density: tuple[Density, Density] = Field(
         (0.0, 1.0),
         strict=False,
-        description="Least and greatest share of its parameters that each matrix keeps.",
+        description="Least and greatest share of its parameters that each matrix keeps; `[1, 1]`: it stays dense.",
         json_schema_extra=ADVANCED,
-    )
-    frozen: Literal["dense"] | Annotated[int, Field(ge=0)] | None = Field(
-        None, description="The one rank that each matrix has, or `dense`.", json_schema_extra=ADVANCED
     )
     tied: Literal["layer", "all"] | None = Field(
         None,
@@ -44,11 +41,8 @@ class ConstraintSpec(Strict):
         least, greatest = self.density
         if least > greatest:
             raise ValueError(f"density must be the least and the greatest share; got {list(self.density)}")
-        bounded = self.density != (0, 1)
-        if self.frozen is not None and bounded:
-            raise ValueError("frozen leaves nothing to bound; remove it, or density")
-        if self.frozen is None and not bounded and self.tied is None:
-            raise ValueError("demands nothing: give density, frozen or tied")
+        if self.density == (0, 1) and self.tied is None:
+            raise ValueError("demands nothing: give density or tied")
         return self
 
 

@@ -133,7 +133,7 @@ def _long_lists(draw: Draw) -> Input:
     pattern = "*a" * draw.rng.randint(10, 1000) + "*b"
     changes: list[Document] = [
         {"model.include": [pattern] * 1000},
-        {"search.constraints": [{"matrices": [pattern] * 10, "frozen": "dense"}] * 100},
+        {"search.constraints": [{"matrices": [pattern] * 10, "density": [1, 1]}] * 100},
         {"search.seeds": [{"ranks": list(range(1000))}] * 150},
         {"task.choices": [f"choice {n}" for n in range(10_001)]},
         {"labels": {str(n): "x" for n in range(101)}},

@@ -330,7 +330,7 @@ def test_a_search_stays_within_its_constraints(make_problem, objective: Objectiv
         Constraint(field="0", matrices=("q_proj", "k_proj"), tied="layer"),
         Constraint(field="1", matrices=("[1-3].up_proj",), tied="all", min_density=0.3),
         Constraint(field="2", matrices=("[1-5].down_proj",), max_density=0.7),
-        Constraint(field="3", matrices=("0.*",), frozen=DENSE),
+        Constraint(field="3", matrices=("0.*",), min_density=1),
     ]
     space = constrained(plain.space.matrices, plain.space.rank_step, constraints)
     problem = replace(plain, space=space, weights=np.ones(len(space)))

@@ -54,9 +54,8 @@ def test_without_constraints_it_is_the_plain_space() -> None:
         ({"min_density": 0.51}, [6, DENSE]),
         ({"max_density": 0.5}, [0, 2, 4]),
         ({"min_density": 0.2, "max_density": 0.75}, [2, 4, 6]),
-        ({"frozen": DENSE}, [DENSE]),
-        ({"frozen": 3}, [3]),  # needs not be of the grid
-        ({"frozen": 0}, [0]),
+        ({"min_density": 1}, [DENSE]),
+        ({"max_density": 0}, [0]),
     ],
 )
 def test_bounds_of_one_matrix(bounds: dict[str, Any], ranks: list[int]) -> None:
@@ -77,15 +76,16 @@ def test_several_constraints_hold_together() -> None:
 
 def test_settled_matrices_have_no_gene_but_a_cost() -> None:
     space = space_of(
-        demand(0, matrices=("layers.0.*",), frozen=DENSE), demand(1, matrices=("3.up_proj",), frozen=5)
+        demand(0, matrices=("layers.0.*",), min_density=1),
+        demand(1, matrices=("3.up_proj",), min_density=0.375, max_density=0.375),
     )
     assert len(space) == len(space.counts_G) == 8
     ranks = space.ranks(space.smallest_genome)
-    assert ranks == (DENSE,) * 3 + (0,) * 8 + (5,)
-    settled = 256 + 128 + 512 + 5 * 48
+    assert ranks == (DENSE,) * 3 + (0,) * 8 + (4,)
+    settled = 256 + 128 + 512 + 4 * 48
     assert space.params(space.smallest_genome) == space.cost(space.smallest_genome) == settled
     assert space.smallest_share == settled / (4 * 896)
-    assert space.largest_share == (4 * 896 - 512 + 5 * 48) / (4 * 896)
+    assert space.largest_share == (4 * 896 - 512 + 4 * 48) / (4 * 896)
     assert space.budget(0.0) == settled  # nothing below can be had
     assert space.budget(1.0) == 4 * 896
 
@@ -116,7 +116,7 @@ def test_bounds_of_one_member_hold_for_the_tie() -> None:
     space = space_of(
         demand(0, matrices=("q_proj", "k_proj"), tied="layer"),
         demand(1, matrices=("1.k_proj",), min_density=0.3, max_density=0.8),
-        demand(2, matrices=("2.q_proj",), frozen=DENSE),
+        demand(2, matrices=("2.q_proj",), min_density=1),
     )
     assert levels_of(space, "1.q_proj") == [2, 4, 6]
     assert levels_of(space, "2.k_proj") == [DENSE]
@@ -143,17 +143,12 @@ def test_the_seeds_stay_inside() -> None:
         ([demand(matrices=("q_proj", "gate"), min_density=0.2)], "0.matrices", "'gate'; they are named like"),
         ([demand(matrices=("q_proj",), min_density=0.3, max_density=0.4)], "0", "has no level that fits; "),
         (
-            [demand(matrices=("k_proj",), frozen=6)],
-            "0.frozen",
-            r"in \[0, 5\], above which dense is smaller; got 6",
-        ),
-        (
             [demand(matrices=("q_proj",), min_density=0.75), demand(1, matrices=("1.*",), max_density=0.5)],
             "1",
             "1.q_proj has no level that fits together with search.constraints.0",
         ),
         (
-            [demand(matrices=("*",), frozen=2), demand(1, matrices=("2.up_proj",), frozen=DENSE)],
+            [demand(matrices=("*",), max_density=0), demand(1, matrices=("2.up_proj",), min_density=1)],
             "1",
             "2.up_proj has no level",
         ),
@@ -170,7 +165,7 @@ def test_the_seeds_stay_inside() -> None:
         (
             [
                 demand(matrices=("q_proj", "k_proj"), tied="layer"),
-                demand(1, matrices=("1.q_proj",), frozen=DENSE),
+                demand(1, matrices=("1.q_proj",), min_density=1),
                 demand(2, matrices=("1.k_proj",), max_density=0.5),
             ],
             "0.tied",
@@ -186,7 +181,7 @@ def test_what_cannot_be_is_refused(constraints: list[Constraint], field: str, wo
 
 
 def test_a_space_without_a_choice_is_refused() -> None:
-    error = refused(demand(matrices=("*",), frozen=DENSE))
+    error = refused(demand(matrices=("*",), min_density=1))
     assert (error.field, "nothing to search" in error.message) == ("search.constraints", True)
 
 

@@ -163,7 +163,7 @@ def test_constraints_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> N
         "constraints": [
             {"matrices": ["q_proj", "k_proj", "v_proj"], "tied": "layer"},
             {"matrices": ["down_proj"], "tied": "all", "density": [0.2, 1]},
-            {"matrices": ["0.self_attn.o_proj"], "frozen": "dense"},
+            {"matrices": ["0.self_attn.o_proj"], "density": [1, 1]},
         ]
     }
     id, cluster = jobs.submit(tiny_job), LocalCluster()

@@ -44,7 +44,7 @@ def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -
     """So jobs come back from the store."""
     tiny_job["search"] = {
         "constraints": [
-            {"matrices": ["a"], "frozen": "dense"},
+            {"matrices": ["a"], "density": [1, 1]},
             {"matrices": ["b"], "tied": "all"},
             {"matrices": ["c"], "density": [0.1, 0.5]},
         ],
@@ -157,7 +157,7 @@ def test_constraints_reach_the_space(tiny_job: Document) -> None:
         "constraints": [
             {"matrices": ["q_proj", "k_proj"], "tied": "layer"},
             {"matrices": ["layers.[01].up_proj"], "tied": "all", "density": [0, 0.5]},
-            {"matrices": ["layers.2.*"], "frozen": "dense"},
+            {"matrices": ["layers.2.*"], "density": [1, 1]},
         ]
     }
     tiny_job["objective"]["share"] = 0.6
@@ -241,7 +241,7 @@ def test_the_example_with_constraints_can_be_done_on_its_model() -> None:
     matrices = find_matrices(model)
     plan = search_plan(spec, matrices, remainder(model, matrices), "bfloat16", [])
     assert len(matrices) == 210
-    # 7 frozen in layer 0, o_proj of layer 29; 29 q-k-v genes; 20 matrices in one; 29 + 28 + 38 single ones
+    # 7 dense in layer 0, o_proj of layer 29 dropped; 29 q-k-v genes; 20 matrices in one; 29 + 28 + 38 single ones
     assert len(plan.space) == 29 + 1 + 29 + 28 + 38
     assert plan.space.total_params == 106_168_320
     assert isinstance(plan.objective, TargetBytes)
