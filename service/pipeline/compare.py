@@ -9,6 +9,7 @@ from typing import Any
 
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.fingerprints import data_of
 from ranksieve.service.pipeline.measures import Measures
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, MaxDrop
@@ -48,7 +49,8 @@ def compare_rivals(
         `enough`, the name of the smallest rival below the reference's bytes that loses at most `points` to it by the
         upper end of its 95 % interval, or None; `rivals`, each with `kind`, `name`, `settings`, `file_bytes`,
         `tokens_per_second`, `speedup`, `seconds`, `metric`, `interval` (None for `lm`) and `drop_points` (estimate,
-        low, high), the drop from the reference with a paired 95 % interval; `skipped`, each with `kind` and `reason`.
+        low, high), the drop from the reference with a paired 95 % interval; `skipped`, each with `kind` and `reason`;
+        `data`, digests of the records, as in the result of a job.
 
     Raises:
         InputError: The job cannot work, or a name of a rival is unknown.
@@ -72,7 +74,7 @@ def compare_rivals(
                 case Compared():
                     report(f"{one.name}: {measures.metric_name} {measures.metric(one.scores):.3f}")
                     compared.append(one)
-    return {**_summary(spec, measures, compared), "skipped": _rows(skipped)}
+    return {**_summary(spec, measures, compared), "skipped": _rows(skipped), "data": data_of(plan.task)}
 
 
 def _plan(settings: Settings, spec: JobSpec, kinds: Sequence[str]) -> ComparisonPlan:

@@ -1,6 +1,7 @@
 // One job, live: its progress, its curves, the models it has found, and its result.
 
 import { BestChart } from "./charts/best.js";
+import { Rivals } from "./charts/rivals.js";
 import { ended, events, get, isReport, listed, pause, post, Problem } from "./client.js";
 import { fill, h, refill, section } from "./elements.js";
 import { otherSizes } from "./exports.js";
@@ -44,13 +45,14 @@ class JobView {
     this.message = h("p", { role: "alert" });
     this.result = section("Result");
     this.models = new Models(job, signal, (act) => this.#attempt(act));
+    this.rivals = new Rivals(signal, (act) => this.#attempt(act));
     this.search = section("The search");
     this.finalists = section("Confirmed on fresh records");
     this.files = section("Files");
     this.others = section("Other sizes");
     this.log = section("Events");
     this.spec = section("Job file");
-    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.models.element, this.search);
+    this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.models.element, this.rivals.element, this.search);
     this.element.append(this.finalists, this.files, this.others, this.log, this.spec);
 
     this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
@@ -113,6 +115,7 @@ class JobView {
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);
+      await this.rivals.show(job);
       if (job.parent === null && !isReport) fill(this.others, [await otherSizes(this.id, () => this.models.candidates.front, this.signal, (act) => this.#attempt(act))]);
     }
   }

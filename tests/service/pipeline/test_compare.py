@@ -43,6 +43,7 @@ def test_drops_are_from_the_better_dense_model(settings: Settings, tiny_job: Doc
     assert (values["enough"] == tuned["name"]) == (high <= 1.0)
     assert tuned["file_bytes"] < reference["file_bytes"]
     assert values["skipped"] == []
+    assert {"task", "test"} <= set(values["data"])
 
 
 def scored(kind: str, name: str, size_bytes: int, wrong: int) -> Compared:

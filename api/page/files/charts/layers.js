@@ -25,6 +25,16 @@ export function marks({ label, mark, colour, points, samples = [colour] }) {
   return { label, points, draw, sample };
 }
 
+// The name of each point beside it, to the left where there is no room to the right.
+export function names(points) {
+  const draw = ({ x, y, box }) => points.map((point) => {
+    const at = x(point.x);
+    const isLeft = at + 10 + textWidth(point.name) > box.right;
+    return s("text", { x: px(at + (isLeft ? -10 : 10)), y: px(y(point.y) - 5), "text-anchor": isLeft ? "end" : "start", fill: "var(--ink)" }, point.name);
+  });
+  return { points: [], isGround: true, draw };
+}
+
 // A curve that keeps its height up to its next point.
 export function stairs({ label, colour, dash, points }) {
   const look = { ...line(colour), "stroke-dasharray": dash };
