@@ -22,6 +22,7 @@ class EventType(StrEnum):
     DENSE_SCORED = "dense.scored"
     GENERATION_COMPLETED = "generation.completed"
     ACTOR_REPLACED = "actor.replaced"
+    CLUSTER_NOTICE = "cluster.notice"
     CANDIDATE_FAILED = "candidate.failed"
     FINALIST_CONFIRMED = "finalist.confirmed"
     ARTIFACT_EXPORTED = "artifact.exported"

@@ -68,8 +68,7 @@ def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
             "the cluster does not answer, so its size cannot be chosen from; try again, or give actors and "
             "gpus_per_actor",
         )
-    cpus, gpus = (sum(node.get(unit, 0) for node in nodes) for unit in ("CPU", "GPU"))
-    spec = spec.on_cluster(cpus=cpus, gpus=gpus)
+    spec = spec.on_cluster(nodes)
     if not cluster.may_grow:
         refuse_too_large(resources.threads_per_actor, spec.resources.gpus, nodes)
     return spec

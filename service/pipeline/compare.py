@@ -58,7 +58,7 @@ def compare_rivals(
     """
     kinds = chosen_kinds(rivals)
     gpus = sum(kind == "cuda" for kind, _, _ in devices.present())
-    spec = spec.on_cluster(cpus=processors(), gpus=gpus)
+    spec = spec.on_cluster([{"CPU": processors(), "GPU": gpus}])
     compared: list[Compared] = []
     skipped: list[Skipped] = []
     cache = plans.cache(settings)

@@ -74,6 +74,7 @@ class JobSteps:
                 priority=spec.priority,
                 cancelled=log.cancelled,
                 on_held=log.holds,
+                on_notice=lambda reason: log.event(EventType.CLUSTER_NOTICE, reason=reason),
             ) as share,
             log.watching(
                 lambda job: share.change(limit=job.spec.resources.most_actors, priority=job.spec.priority)

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
@@ -104,9 +104,9 @@ class JobSpec(Strict):
         data = self.task.data.model_copy(update={"sizes": dict(sizes)})
         return self.model_copy(update={"task": self.task.model_copy(update={"data": data})})
 
-    def on_cluster(self, *, cpus: float, gpus: float) -> Self:
-        """Fill in the resources by the cluster's processor cores and GPUs."""
-        return self.model_copy(update={"resources": self.resources.settled(cpus=cpus, gpus=gpus)})
+    def on_cluster(self, nodes: Collection[Mapping[str, float]]) -> Self:
+        """Fill in the resources by the nodes, see `ResourceSpec.settled`."""
+        return self.model_copy(update={"resources": self.resources.settled(nodes)})
 
     def canonical(self) -> dict[str, Any]:
         """Return the spec as plain JSON values with every default written out."""

@@ -1,10 +1,12 @@
 """`resources` of a job file: what the job may use of the cluster."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator
 
 from ranksieve.service.spec.strict import ADVANCED, Strict
+from ranksieve.workers.cluster.packing import amounts, node_amounts, places
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 4096}
 """Padded tokens of a forward pass.
@@ -32,7 +34,7 @@ class ResourceSpec(Strict):
     actors: Actors | None = Field(
         None,
         description="Most scoring actors at a time. Jobs that run at once share the cluster. The result does not "
-        "depend on it. Default: one a GPU, or one a processor core.",
+        "depend on it. Default: as many as the nodes have room for.",
         json_schema_extra=ADVANCED,
     )
     threads_per_actor: int = Field(
@@ -56,16 +58,16 @@ class ResourceSpec(Strict):
             raise ValueError(f"must be 0 or at least {LEAST_SHARE:g}; got {gpus:g}")
         return gpus
 
-    def settled(self, *, cpus: float, gpus: float) -> Self:
+    def settled(self, nodes: Collection[Mapping[str, float]]) -> Self:
         """Fill in what the job file leaves open.
 
         Args:
-            cpus: Processor cores of the cluster.
-            gpus: GPUs of the cluster.
+            nodes: Resources of each node of the cluster, `CPU` and `GPU`.
         """
+        gpus = max((node.get("GPU", 0) for node in nodes), default=0)
         gpus_per_actor = self.gpus_per_actor if self.gpus_per_actor is not None else min(1, int(gpus))
-        room = min(cpus / self.threads_per_actor, gpus / gpus_per_actor if gpus_per_actor else cpus)
-        actors = self.actors or min(MOST_ACTORS, max(1, int(room)))
+        size = amounts(CPU=self.threads_per_actor, GPU=gpus_per_actor)
+        actors = self.actors or max(1, places(size, node_amounts(dict(enumerate(nodes))), MOST_ACTORS))
         return self.model_copy(update={"actors": actors, "gpus_per_actor": gpus_per_actor})
 
     @property

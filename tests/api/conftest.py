@@ -97,7 +97,7 @@ class FakePreflight:
                 raise CancelledError("the client left")
         if self.error is not None:
             raise self.error
-        return spec.with_sizes({**SIZES, **spec.sizes}).on_cluster(cpus=2, gpus=0)
+        return spec.with_sizes({**SIZES, **spec.sizes}).on_cluster([{"CPU": 2}])
 
     def estimate(self, spec: JobSpec, cancelled: threading.Event | None) -> dict[str, Any]:
         self(spec, cancelled)

@@ -53,7 +53,7 @@ from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
-from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.packing import amounts
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.machine.limited import run_here
@@ -186,7 +186,7 @@ class OneProcess:
     ) -> AbstractContextManager[Share]:
         """Room for one actor, always."""
         size = amounts(CPU=threads, GPU=gpus)
-        return Sharing().enter(job, [size], size, limit=actors, **options)
+        return Sharing().enter(job, {"here": size}, size, limit=actors, **options)
 
     run_limited = staticmethod(run_here)
 

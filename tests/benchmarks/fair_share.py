@@ -33,7 +33,7 @@ from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
-from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.packing import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
 
 LONG, SHORT = 400, 50
@@ -53,7 +53,7 @@ class Actors:
         running: list[tuple[float, Trial]] = []
         while True:
             while self.share.excess and len(running) < self.share.held:
-                self.share.give_back()
+                self.share.give_back(self.share.wait(threading.Event()))
             while self.share.take():
                 pass
             for trial in ask(idle) if (idle := self.share.held - len(running)) > 0 else ():
@@ -116,7 +116,7 @@ class Cluster:
         )
         size, wanted = amounts(CPU=1), job.spec.resources.actors
         with sharing.enter(
-            job.id, [self._capacity], size, limit=wanted, priority=0, cancelled=log.cancelled
+            job.id, {"here": self._capacity}, size, limit=wanted, priority=0, cancelled=log.cancelled
         ) as share:
             log.state(JobState.PREPARING)
             log.state(JobState.SEARCHING)

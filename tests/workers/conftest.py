@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -26,7 +27,7 @@ from transformers import (
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cluster.actor import ScorerPlan
-from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.packing import amounts
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.cost.shapes import JobSize, Load
@@ -316,14 +317,15 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def make_share() -> Iterator[Callable[..., Share]]:
-    """The share of a job that wants so many actors, alone on a cluster of 8 processors."""
+    """The share of a job that wants so many actors, alone on a node of 8 processors."""
     with ExitStack() as entered:
 
         def make(limit: int = 1) -> Share:
+            node = ray.nodes()[0]["NodeID"] if ray.is_initialized() else "here"
             return entered.enter_context(
                 Sharing().enter(
                     "a",
-                    [amounts(CPU=8)],
+                    {node: amounts(CPU=8)},
                     amounts(CPU=1),
                     limit=limit,
                     priority=0,

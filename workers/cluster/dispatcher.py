@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from ranksieve.workers.cluster.crew import LOST, Crew, reason_of
+from ranksieve.workers.cluster.packing import Place
 from ranksieve.workers.cluster.retries import Attempt
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
@@ -51,7 +52,7 @@ class Dispatcher:
     """Dispatcher that owns the scoring actors of one job.
 
     Args:
-        start_actor: Function that starts an actor.
+        start_actor: Function that starts an actor at a place.
         share: The job's share of the cluster, which limits the number of actors.
         timeout_s: Deadline of one request, in seconds.
         cancelled: Set when the job must end; checked every 0.2 s.
@@ -60,14 +61,14 @@ class Dispatcher:
 
     def __init__(
         self,
-        start_actor: Callable[[], ActorHandle],
+        start_actor: Callable[[Place], ActorHandle],
         share: Share,
         *,
         timeout_s: float,
         cancelled: threading.Event,
         on_replaced: Callable[[int, str], None],
     ) -> None:
-        self._crew = Crew(start_actor, share, on_replaced)
+        self._crew = Crew(start_actor, share, cancelled, on_replaced)
         self._timeout_s = timeout_s
         self._cancelled = cancelled
 

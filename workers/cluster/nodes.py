@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from ranksieve.search.errors import InfrastructureError, InputError, NoRoomError
 from ranksieve.workers.cluster.autoscaling import Wanted
-from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.packing import Amounts, amounts, node_amounts, places
 
 logger = logging.getLogger(__name__)
 
@@ -18,28 +18,17 @@ NODES_S = 2.0
 """Interval at which nodes that came or went are looked for, in seconds; Ray has no event for them."""
 
 
-def require_resources() -> dict[str, float]:
-    """Return the resources of the cluster, by name.
+def living_nodes() -> dict[str, dict[str, float]]:
+    """Return the resources of each living node, by Ray's names of both.
 
     Raises:
-        InfrastructureError: There are none, as all nodes are dead; Ray reports this only when asked.
+        InfrastructureError: There is none; Ray reports this only when asked.
     """
-    have: dict[str, float] = ray.cluster_resources()
-    if not have.get("CPU"):
+    if not ray.cluster_resources():
         raise InfrastructureError(
             "Ray is gone: the cluster has no nodes left; check its logs, then resume the job"
         )
-    return have
-
-
-def living_nodes() -> list[dict[str, float]]:
-    """Return the resources of each living node, by name.
-
-    Raises:
-        InfrastructureError: There is no living node.
-    """
-    require_resources()
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
@@ -71,7 +60,7 @@ def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, f
 
 
 def require_room(
-    job: str, threads: int, gpus: float, nodes: Collection[Mapping[str, float]], wanted: Wanted
+    job: str, threads: int, gpus: float, nodes: Mapping[str, Mapping[str, float]], wanted: Wanted
 ) -> None:
     """Check that a node of a growing cluster has room for one actor.
 
@@ -81,32 +70,28 @@ def require_room(
         job: Name of the job.
         threads: Processors of one actor.
         gpus: GPUs of one actor.
-        nodes: Resources of each node.
+        nodes: Resources of each node, by name.
         wanted: What other jobs wait for.
 
     Raises:
         NoRoomError: No node has room.
     """
-    needs: dict[str, float] = {"CPU": threads, **({"GPU": gpus} if gpus else {})}
-    if any(all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes):
+    if places(amounts(CPU=threads, GPU=gpus), node_amounts(nodes), most=1):
         wanted.withdraw(job)
         return
+    needs: dict[str, float] = {"CPU": threads, **({"GPU": gpus} if gpus else {})}
     wanted.ask(job, needs)
-    have = ", ".join(sorted({_shape(node) for node in nodes}))
+    have = ", ".join(sorted({_shape(node) for node in nodes.values()}))
     raise NoRoomError(
         f"one actor needs a node with {_shape(needs)}, but the cluster has nodes with {have}; the job waits for one, "
         "and the autoscaler was asked for it. To run on these nodes, submit it with other resources"
     )
 
 
-def node_amounts(nodes: Sequence[Mapping[str, float]]) -> list[dict[str, int]]:
-    """Return the processors and GPUs of nodes, as `fairness` counts them."""
-    return [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in nodes]
-
-
 def _shape(resources: Mapping[str, float]) -> str:
     """Return processors and GPUs for people."""
-    return " and ".join(f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name))
+    told = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    return " and ".join(told) or "no CPU"
 
 
 class Following:
@@ -116,7 +101,7 @@ class Following:
         set_nodes: Called with the resources of each node after every change.
     """
 
-    def __init__(self, set_nodes: Callable[[list[dict[str, int]]], None]) -> None:
+    def __init__(self, set_nodes: Callable[[Mapping[str, Amounts]], None]) -> None:
         self._set_nodes = set_nodes
         self._lock = threading.Lock()
         self._jobs = 0
@@ -139,7 +124,7 @@ class Following:
                     self._ended.set()
 
     def _look(self, ended: threading.Event) -> None:
-        last: list[dict[str, int]] = []
+        last: Mapping[str, Amounts] = {}
         while not ended.wait(NODES_S):
             try:
                 nodes = node_amounts(living_nodes())

@@ -7,15 +7,20 @@ at any time, and the others do what one leaves undone.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from ranksieve.search.errors import CancelledError, InfrastructureError, RanksieveError
+from ranksieve.search.errors import CancelledError, InfrastructureError, InputError, RanksieveError
+from ranksieve.workers.cluster.actor import hold_to_part
+from ranksieve.workers.cluster.packing import Place
 from ranksieve.workers.cluster.shares import Share
-from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
+from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, give_memory_back, lack_of_memory
+from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.types.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -33,6 +38,14 @@ MOST_DEATHS = 3
 
 Whatever kills them may kill all.
 """
+
+
+@dataclass(kw_only=True, slots=True)
+class _Worker:
+    """A running worker; `last` is its last item."""
+
+    place: Place
+    last: Any = None
 
 
 class Furthest:
@@ -53,7 +66,7 @@ class Furthest:
 
 def run_phase(
     phase: str,
-    start: Callable[[], Any],
+    start: Callable[[Place], Any],
     share: Share,
     cancelled: threading.Event,
     on_item: Callable[[Any], None],
@@ -62,8 +75,8 @@ def run_phase(
 
     Args:
         phase: Name of the phase.
-        start: Function that starts a worker and returns the stream of its items.
-        share: The job's share of the cluster; the job already holds one actor.
+        start: Function that starts a worker at a place and returns the stream of its items.
+        share: The job's share of the cluster.
         cancelled: Set when the job must end; checked every 0.2 s.
         on_item: Called with every item of a worker.
 
@@ -72,17 +85,18 @@ def run_phase(
         NoRoomError: The nodes that had room have gone.
         InfrastructureError: All workers died, or one lost its accelerator or ran out of memory.
     """
-    last: dict[Any, Any] = {start(): None}  # last items of running workers, the oldest first
+    first = share.wait(cancelled)
+    workers = {start(first): _Worker(place=first)}  # the oldest first
     may_join, deaths, result = True, 0, None
     heard_s, warned = time.monotonic(), 0
     try:
-        while last:
-            while may_join and share.take():
-                last[start()] = None
-            for _ in range(min(share.excess, len(last) - 1)):
-                ray.cancel(last.popitem()[0], force=True)
-                share.give_back()
-            ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
+        while workers:
+            while may_join and (place := share.take()) is not None:
+                workers[start(place)] = _Worker(place=place)
+            for stream in _superfluous(workers, share):
+                ray.cancel(stream, force=True)
+                share.give_back(workers.pop(stream).place)
+            ready, _ = ray.wait(list(workers), timeout=POLL_S, fetch_local=False)
             if cancelled.is_set():
                 raise CancelledError("the job was cancelled")
             share.require_room()
@@ -91,17 +105,19 @@ def run_phase(
             elif (silent_s := time.monotonic() - heard_s) > SILENT_S * (warned + 1):
                 warned += 1
                 logger.warning(
-                    "phase %s: its %d workers have been silent for %.0f s", phase, len(last), silent_s
+                    "phase %s: its %d workers have been silent for %.0f s", phase, len(workers), silent_s
                 )
             for stream in ready:
+                worker = workers[stream]
                 try:
-                    last[stream] = ray.get(next(stream))
-                    on_item(last[stream])
+                    worker.last = ray.get(next(stream))
+                    on_item(worker.last)
                     continue
                 except StopIteration:
-                    result, may_join = last.pop(stream), False  # there is nothing left to do
+                    del workers[stream]
+                    result, may_join = worker.last, False  # there is nothing left to do
                 except RayTaskError as error:
-                    del last[stream]
+                    del workers[stream]
                     if isinstance(error.cause, RanksieveError | OSError):
                         raise error.cause from error
                     if (lack := lack_of_memory(error.cause)) is not None:
@@ -110,16 +126,48 @@ def run_phase(
                         raise InfrastructureError(f"the worker of phase {phase} {fault}") from error
                     raise
                 except RayError as error:
-                    del last[stream]
-                    if not last and result is None:
+                    del workers[stream]
+                    if not workers and result is None:
                         raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
                     logger.warning("a worker of phase %s died, the others continue: %s", phase, error)
                     deaths += 1
                     may_join = may_join and deaths <= MOST_DEATHS
-                share.give_back()
+                share.give_back(worker.place)
                 if not may_join:
-                    share.use(max(1, len(last)))
+                    share.use(max(1, len(workers)))
     finally:
-        for stream in last:  # not workers that have ended: their process may be at other work
+        for stream in workers:  # not workers that have ended: their process may be at other work
             ray.cancel(stream, force=True)
     return result
+
+
+def _superfluous(workers: Mapping[Any, _Worker], share: Share) -> list[Any]:
+    """Return the workers to end: the youngest of nodes with too many, but never all."""
+    excess, ended = share.excess, list[Any]()
+    for stream, worker in reversed(list(workers.items())):
+        if excess[worker.place.node] and len(ended) < len(workers) - 1:
+            excess[worker.place.node] -= 1
+            ended.append(stream)
+    return ended
+
+
+def tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Return a phase whose process frees its memory when the phase has ended.
+
+    A machine fault behind an input error is raised as such, because only the message of an input error leaves the
+    process.
+    """
+
+    @wraps(phase)
+    def run(*arguments: Any) -> Iterator[Any]:
+        hold_to_part()
+        try:
+            yield from phase(*arguments)
+        except InputError as error:
+            if (fault := machine_fault(error)) is not None:
+                raise fault from error
+            raise
+        finally:
+            give_memory_back()
+
+    return run

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,27 +16,24 @@ import ray
 import torch
 from ray.actor import ActorHandle
 from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ranksieve.search.errors import InfrastructureError, InputError
-from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor, hold_to_part
+from ranksieve.search.errors import InfrastructureError
+from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor
 from ranksieve.workers.cluster.autoscaling import Wanted
 from ranksieve.workers.cluster.dispatcher import Dispatcher
-from ranksieve.workers.cluster.fairness import UNITS, amounts
 from ranksieve.workers.cluster.nodes import (
     Following,
     a_node_is_alive,
     living_nodes,
-    node_amounts,
     refuse_too_large,
-    require_resources,
     require_room,
 )
-from ranksieve.workers.cluster.phases import Furthest, run_phase
+from ranksieve.workers.cluster.packing import UNITS, Place, amounts, node_amounts
+from ranksieve.workers.cluster.phases import Furthest, run_phase, tidied
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.cluster.start import start_ray
-from ranksieve.workers.machine.devices import give_memory_back
-from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.machine.limited import run_limited
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.types.plan import EncodedTask
@@ -133,6 +129,7 @@ class Cluster:
         priority: int,
         cancelled: threading.Event,
         on_held: Callable[[int], None],
+        on_notice: Callable[[str], None],
     ) -> Iterator[Share]:
         """Hold a job's share of the cluster during a `with` block.
 
@@ -146,6 +143,7 @@ class Cluster:
             priority: Priority of the job.
             cancelled: Set when the job must end.
             on_held: Called with the number of the job's actors on every change.
+            on_notice: Called with the reason when the job has waited for an actor for long.
 
         Raises:
             InputError: This machine has no room for one of the job's actors.
@@ -159,7 +157,7 @@ class Cluster:
             require_room(job, threads, gpus, resources, self._wanted)
             following = self._following.nodes()
         else:
-            refuse_too_large(threads, gpus, resources)
+            refuse_too_large(threads, gpus, resources.values())
         entered = self._sharing.enter(
             job,
             node_amounts(resources),
@@ -168,6 +166,7 @@ class Cluster:
             priority=priority,
             cancelled=cancelled,
             on_held=on_held,
+            on_notice=on_notice,
         )
         with following, entered as share:
             yield share
@@ -182,7 +181,7 @@ class Cluster:
         if self.answers() is not False:
             with suppress(InfrastructureError):  # reported when the job runs
                 self.connect()
-                return living_nodes()
+                return list(living_nodes().values())
         return []
 
     def run(
@@ -214,13 +213,13 @@ class Cluster:
             CancelledError: `cancelled` was set; the workers are killed.
             InfrastructureError: All workers died.
         """
-        task = ray.remote(**_options(share), max_retries=0)(_tidied(phase))
+        task = ray.remote(max_retries=0)(tidied(phase))
         runtime_env = {"env_vars": dict(environment)} if environment else {}
         options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
 
-        def start() -> Any:
+        def start(place: Place) -> Any:
             self._require_raylet()
-            return task.options(**options).remote(*arguments)
+            return task.options(**options, **_options(share, place)).remote(*arguments)
 
         share.use(workers)
         try:
@@ -242,10 +241,9 @@ class Cluster:
         self._require_raylet()
         task_reference = ray.put(task)
 
-        def start_actor() -> ActorHandle:
+        def start_actor(place: Place) -> ActorHandle:
             self._require_raylet()
-            require_resources()  # without any node, an actor would never start
-            actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
+            actor = ScoringActor.options(**_options(share, place))  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
 
         return Dispatcher(
@@ -264,31 +262,13 @@ class Cluster:
             raise InfrastructureError("Ray is gone: its raylet has died; check its logs, then resume the job")
 
 
-def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """Return a phase whose process frees its memory when the phase has ended.
-
-    A machine fault behind an input error is raised as such, because only the message of an input error leaves the
-    process.
-    """
-
-    @wraps(phase)
-    def run(*arguments: Any) -> Iterator[Any]:
-        hold_to_part()
-        try:
-            yield from phase(*arguments)
-        except InputError as error:
-            if (fault := machine_fault(error)) is not None:
-                raise fault from error
-            raise
-        finally:
-            give_memory_back()
-
-    return run
-
-
-def _options(share: Share) -> dict[str, float]:
-    """Return the resources of an actor or a worker, as options of Ray."""
-    return {"num_cpus": share.size["CPU"] / UNITS, "num_gpus": share.size.get("GPU", 0) / UNITS}
+def _options(share: Share, place: Place) -> dict[str, Any]:
+    """Return the resources and the node of an actor or a worker, as options of Ray."""
+    return {
+        "num_cpus": share.size["CPU"] / UNITS,
+        "num_gpus": share.size.get("GPU", 0) / UNITS,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
+    }
 
 
 def _place(address: str) -> tuple[str, int] | None:

@@ -151,6 +151,8 @@ class Narrator:
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
             case "finalist.confirmed":
                 return _finalist(data, self._drop_unit)
+            case "cluster.notice":
+                return str(data["reason"])
             case "actor.replaced":
                 return f"actor {data['actor']} replaced: {data['reason']}"
             case "candidate.failed":

@@ -109,6 +109,12 @@ class ActorReplacedData(TypedDict):
     reason: str
 
 
+class ClusterNoticeData(TypedDict):
+    """What keeps actors of the job from running, or from running somewhere."""
+
+    reason: str
+
+
 class CandidateFailedData(TypedDict):
     """Model that could not be scored."""
 
@@ -221,6 +227,13 @@ class ActorReplacedEvent(_Event):
     data: ActorReplacedData
 
 
+class ClusterNoticeEvent(_Event):
+    """The cluster has no place for an actor now."""
+
+    type: Literal[EventType.CLUSTER_NOTICE]
+    data: ClusterNoticeData
+
+
 class CandidateFailedEvent(_Event):
     """A model could not be scored."""
 
@@ -260,6 +273,7 @@ EventBody = Annotated[
     | DenseScoredEvent
     | GenerationCompletedEvent
     | ActorReplacedEvent
+    | ClusterNoticeEvent
     | CandidateFailedEvent
     | FinalistConfirmedEvent
     | ArtifactExportedEvent

@@ -66,6 +66,6 @@ def test_what_no_job_file_may_have(
 
 def test_a_settled_job_file_reads_as_it_was_written(make_spec: Callable[..., JobSpec]) -> None:
     sizes = {"calibration": 1, "search": 8, "confirm": 9, "test": 10}
-    spec = make_spec().with_sizes(sizes).on_cluster(cpus=4, gpus=0)
+    spec = make_spec().with_sizes(sizes).on_cluster([{"CPU": 4}])
     assert spec.sizes == sizes
     assert JobSpec.model_validate(spec.canonical()) == spec

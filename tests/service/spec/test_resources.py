@@ -29,9 +29,9 @@ from ranksieve.service.spec import JobSpec, ResourceSpec
 def test_what_is_left_open_is_as_much_as_the_cluster_has(
     given: dict[str, Any], cpus: float, gpus: float, actors: int, gpus_per_actor: float
 ) -> None:
-    settled = ResourceSpec(**given).settled(cpus=cpus, gpus=gpus)
+    settled = ResourceSpec(**given).settled([{"CPU": cpus, "GPU": gpus}])
     assert (settled.actors, settled.gpus_per_actor) == (actors, gpus_per_actor)
-    assert settled.settled(cpus=1, gpus=0) == settled
+    assert settled.settled([{"CPU": 1}]) == settled
     assert ResourceSpec.model_validate(settled.model_dump(mode="json")) == settled
 
 
@@ -61,8 +61,8 @@ def spec(**resources: Any) -> JobSpec:
     return JobSpec.model_validate({"model": "org/name", "task": task, "resources": resources})
 
 
-def test_a_job_gets_what_all_nodes_have_together() -> None:
-    cluster: Any = FakeCluster({"CPU": 8, "GPU": 2}, {"CPU": 8}, {"GPU": 1})
+def test_a_job_gets_as_many_actors_as_its_nodes_have_room_for() -> None:
+    cluster: Any = FakeCluster({"CPU": 8, "GPU": 2}, {"CPU": 8}, {"CPU": 3, "GPU": 4})
     resources = on_cluster(spec(threads_per_actor=2), cluster).resources
     assert (resources.actors, resources.gpus_per_actor) == (3, 1)
     assert cluster.asked == 1

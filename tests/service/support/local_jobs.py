@@ -28,7 +28,7 @@ from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
-from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.packing import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.machine.limited import run_here
 from ranksieve.workers.types.plan import EncodedTask
@@ -96,7 +96,7 @@ class LocalCluster:
 
     @contextmanager
     def share(self, job: str, *, actors: int, threads: int, gpus: float, **options: Any) -> Iterator[Share]:
-        nodes, size = [amounts(CPU=8)], amounts(CPU=threads, GPU=gpus)
+        nodes, size = {"here": amounts(CPU=8)}, amounts(CPU=threads, GPU=gpus)
         with Sharing().enter(job, nodes, size, limit=actors, **options) as share:
             self.shares.append(share)
             yield share

@@ -19,6 +19,7 @@ from ranksieve.search.errors import CancelledError, InfrastructureError, InputEr
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.cluster import breaker, crew
 from ranksieve.workers.cluster.dispatcher import Dispatcher, _expected_cost
+from ranksieve.workers.cluster.packing import Place
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores
@@ -44,7 +45,7 @@ def fine(count: int) -> list[ScoreRequest]:
 
 
 @pytest.fixture
-def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
+def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[..., Any]:
     """Starts actors that score, die, hang or raise as their requests say."""
 
     class FakeActor:  # local, so that Ray sends it by value
@@ -116,13 +117,13 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
             return True
 
     remote = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FakeActor)
-    return lambda fate="": remote.remote(tmp_path, fate)
+    return lambda fate="": remote.remote(tmp_path, "" if isinstance(fate, Place) else fate)
 
 
 class Job:
     """A dispatcher of fake actors and what it told."""
 
-    def __init__(self, start: Callable[[], Any], share: Share, timeout_s: float) -> None:
+    def __init__(self, start: Callable[[Any], Any], share: Share, timeout_s: float) -> None:
         self.share = share
         self.cancelled = threading.Event()
         self.replaced: list[tuple[int, str]] = []
@@ -139,10 +140,12 @@ class Job:
 
 
 @pytest.fixture
-def make_job(start_fake: Callable[[], Any], make_share: Callable[..., Share]) -> Iterator[Callable[..., Job]]:
+def make_job(
+    start_fake: Callable[..., Any], make_share: Callable[..., Share]
+) -> Iterator[Callable[..., Job]]:
     jobs: list[Job] = []
 
-    def make(size: int = 1, timeout_s: float = LONG_S, start: Callable[[], Any] = start_fake) -> Job:
+    def make(size: int = 1, timeout_s: float = LONG_S, start: Callable[[Any], Any] = start_fake) -> Job:
         jobs.append(Job(start, make_share(size), timeout_s))
         return jobs[-1]
 
@@ -227,7 +230,7 @@ def test_an_actor_on_a_broken_node_fails_no_candidate(
     numbers = itertools.count()
     os.mkfifo(tmp_path / "pipe")
 
-    def start() -> Any:
+    def start(_: Any) -> Any:
         """The second one works, but is not up before the first one has failed."""
         if (number := next(numbers)) == 2:
             (tmp_path / "pipe").write_text("it has failed")
@@ -242,7 +245,7 @@ def test_an_actor_that_does_not_start_fails_no_candidate(
     start_fake: Callable[..., Any], make_job: Callable[..., Job]
 ) -> None:
     fates = itertools.chain(["faulty start"] * FAULTY_STARTS, itertools.repeat(""))
-    job = make_job(start=lambda: start_fake(next(fates)))
+    job = make_job(start=lambda _: start_fake(next(fates)))
     assert starts(job.run(*fine(2))) == [0, 1]
     assert len(job.replaced) == FAULTY_STARTS
 
@@ -276,7 +279,7 @@ def test_a_job_whose_last_node_has_gone_does_not_wait_for_its_actors(make_job: C
     job = make_job(2)
 
     def remove_nodes(_: int) -> None:
-        job.share._sharing.set_nodes([{"GPU": 10_000}])
+        job.share._sharing.set_nodes({"other": {"GPU": 10_000}})
 
     with pytest.raises(NoRoomError, match="has left the cluster"):
         job.run(request("hang"), *fine(1), on_done=remove_nodes)
@@ -312,7 +315,7 @@ def test_an_actor_that_does_not_get_the_beliefs_is_replaced(
     start_fake: Callable[..., Any], make_job: Callable[..., Job], fates: tuple[str, ...]
 ) -> None:
     fate = itertools.chain(fates, itertools.repeat(""))
-    job = make_job(start=lambda: start_fake(next(fate)))
+    job = make_job(start=lambda _: start_fake(next(fate)))
     assert starts(job.run(*fine(1))) == [0]
     job.dispatcher.set_beliefs({"search": 5})
     job.run(*([request("die once")] if len(fates) > 1 else []))
@@ -378,7 +381,7 @@ def test_an_actor_that_fails_is_the_first_to_be_taken(
     start_fake: Callable[..., Any], make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     fates = itertools.chain(["always die"], itertools.repeat(""))
-    job = make_job(2, start=lambda: start_fake(next(fates)))
+    job = make_job(2, start=lambda _: start_fake(next(fates)))
 
     def take_one(actor: int, reason: str) -> None:
         job.share.change(limit=1, priority=0)

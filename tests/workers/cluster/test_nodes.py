@@ -10,8 +10,8 @@ import ray
 from ranksieve.search.errors import InfrastructureError, NoRoomError
 from ranksieve.workers.cluster import autoscaling, nodes
 from ranksieve.workers.cluster.autoscaling import Bundle, Wanted
-from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.nodes import Following, require_room
+from ranksieve.workers.cluster.packing import amounts
 
 SMALL = {"CPU": 4.0, "memory": 1e9}
 
@@ -36,19 +36,21 @@ def test_a_job_that_no_node_has_room_for_says_so_and_asks_for_one(
     with pytest.raises(
         NoRoomError, match="a node with 2 CPU and 1 GPU, but the cluster has nodes with 4 CPU;"
     ):
-        require_room("a", 2, 1, [SMALL, SMALL], wanted)
+        require_room("a", 2, 1, {"a": SMALL, "b": SMALL}, wanted)
     with pytest.raises(NoRoomError):
-        require_room("b", 8, 0, [SMALL], wanted)
+        require_room("b", 8, 0, {"a": SMALL}, wanted)
     assert requests == [[{"CPU": 2, "GPU": 1}], [{"CPU": 2, "GPU": 1}, {"CPU": 8}]]
 
-    require_room("a", 2, 1, [SMALL, {"CPU": 2.0, "GPU": 1.0}], wanted)
+    require_room("a", 2, 1, {"a": SMALL, "b": {"CPU": 2.0, "GPU": 1.0}}, wanted)
 
     assert requests[-1] == [{"CPU": 8}]
+    with pytest.raises(NoRoomError, match="but the cluster has nodes with no CPU"):
+        require_room("c", 1, 0, {"head": {"memory": 1e9}}, wanted)
 
 
 def test_room_for_an_actor_is_on_one_node(wanted: Wanted) -> None:
     with pytest.raises(NoRoomError):
-        require_room("a", 4, 1, [SMALL, {"CPU": 1.0, "GPU": 1.0}], wanted)
+        require_room("a", 4, 1, {"a": SMALL, "b": {"CPU": 1.0, "GPU": 1.0}}, wanted)
 
 
 def test_a_request_that_is_not_repeated_is_withdrawn(
@@ -83,13 +85,13 @@ def test_nodes_that_come_and_go_are_told_while_a_job_looks_out(monkeypatch: pyte
     seen: list[Any] = []
     changed = threading.Condition()
     states: list[Any] = [
-        [{"CPU": 1.0}],
+        {"a": {"CPU": 1.0}},
         InfrastructureError("no answer"),
-        [{"CPU": 1.0}],
-        [{"CPU": 1.0}, {"CPU": 4.0, "GPU": 2.0}],
+        {"a": {"CPU": 1.0}},
+        {"a": {"CPU": 1.0}, "b": {"CPU": 4.0, "GPU": 2.0}},
     ]
 
-    def living() -> list[dict[str, float]]:
+    def living() -> dict[str, dict[str, float]]:
         state = states.pop(0) if len(states) > 1 else states[0]
         if isinstance(state, Exception):
             raise state
@@ -108,11 +110,14 @@ def test_nodes_that_come_and_go_are_told_while_a_job_looks_out(monkeypatch: pyte
     (thread,) = [one for one in threading.enumerate() if one.name == "nodes"] or [None]
     if thread is not None:
         thread.join(30)
-    assert seen == [[amounts(CPU=1)], [amounts(CPU=1), amounts(CPU=4, GPU=2)]]
+    assert seen == [{"a": amounts(CPU=1)}, {"a": amounts(CPU=1), "b": amounts(CPU=4, GPU=2)}]
 
 
 def test_what_living_nodes_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"Alive": True, "Resources": SMALL}, {"Alive": False, "Resources": {"GPU": 8.0}}]
+    rows = [
+        {"NodeID": "a", "Alive": True, "Resources": SMALL},
+        {"NodeID": "b", "Alive": False, "Resources": {"GPU": 8.0}},
+    ]
     monkeypatch.setattr(ray, "nodes", lambda: rows)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    assert nodes.living_nodes() == [SMALL]
+    assert nodes.living_nodes() == {"a": SMALL}

@@ -2,23 +2,27 @@
 
 import logging
 import threading
-from typing import Any
+from collections import Counter
+from typing import Any, ClassVar
 
 import pytest
 import ray
 
 from ranksieve.search.errors import CancelledError
 from ranksieve.workers.cluster import phases
+from ranksieve.workers.cluster.packing import Place
 from ranksieve.workers.cluster.phases import run_phase
 
 
 class OneWorker:
     """A share of the cluster that has room for no more."""
 
-    excess = 0
+    excess: ClassVar = Counter[str]()
 
-    def take(self) -> bool:
-        return False
+    def wait(self, cancelled: threading.Event) -> Place:
+        return Place("here")
+
+    def take(self) -> None: ...
 
     def require_room(self) -> None: ...
 
@@ -45,7 +49,7 @@ def test_the_log_tells_of_workers_that_are_silent_for_long_and_again(
     monkeypatch.setattr(phases, "next", lambda stream: "word", raising=False)
 
     with caplog.at_level(logging.WARNING), pytest.raises(CancelledError):
-        run_phase("calibration", lambda: worker, share, cancelled, heard.append)
+        run_phase("calibration", lambda place: worker, share, cancelled, heard.append)
 
     assert heard == ["word"]
     assert [line.getMessage() for line in caplog.records] == [

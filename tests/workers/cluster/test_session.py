@@ -71,6 +71,7 @@ def enter(
         priority=0,
         cancelled=threading.Event(),
         on_held=lambda held: None,
+        on_notice=lambda reason: None,
     )
 
 

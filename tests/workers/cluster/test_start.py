@@ -61,7 +61,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     connected: list[object] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: bool(connected))
     monkeypatch.setattr(ray, "init", lambda **options: connected.append(options["address"]))
-    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}] * 2
+    nodes = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}] * 2
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     monkeypatch.setattr(session, "processors", lambda: 2)
@@ -165,7 +165,7 @@ asked, cancelled = threading.Event(), threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
 cluster, processes = Cluster(temp_dir=sys.argv[1]), {os.getpid()}
 with cluster.share(
-    "a", actors=1, threads=1, gpus=0, priority=0, cancelled=cancelled, on_held=lambda held: None
+    "a", actors=1, threads=1, gpus=0, priority=0, cancelled=cancelled, on_held=id, on_notice=id
 ) as share:
     for environment in (None, {"A": "b"}):
         process, folder, path, value, cublas = cluster.run(

@@ -44,6 +44,7 @@ STORY = [
     ("job.changed", {"priority": 3, "labels": {}}),
     ("candidate.failed", {"generation": 3, "reason": "not finite"}),
     ("actor.replaced", {"actor": 1, "reason": "died"}),
+    ("cluster.notice", {"reason": "other jobs hold all nodes"}),
     ("candidate.failed", {"generation": None, "reason": "not finite"}),
     (
         "finalist.confirmed",
@@ -66,6 +67,7 @@ LINES = [
     "job changed: priority, labels",
     "a candidate of generation 3 failed: not finite",
     "actor 1 replaced: died",
+    "other jobs hold all nodes",
     "a finalist failed: not finite",
     "finalist keeping 41.0%: drop +0.50 points [-0.40, +1.40]",
     "exported 3.6 MB to /jobs/[1]",
