@@ -196,7 +196,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype:
             epochs=policy_of(spec).train_epochs if depth is not None and checked.by_block else 0,
             examples=policy_of(spec).train_examples,
             learning_rate=policy_of(spec).tune_rate,
-            depth=depth or 1.0,
+            whole=spec.task.kind != "choice",
         ),
         seed=spec.seed,
         batch_tokens=resources.batch_tokens,

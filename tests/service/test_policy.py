@@ -77,7 +77,7 @@ def test_small_models_are_trained_where_the_smallest_is_wanted(document: Documen
     specs = [
         JobSpec.model_validate(document | {"objective": {"kind": kind}}) for kind in ("max_drop", "pareto")
     ]
-    assert [policy.trained_shares(spec) for spec in specs] == [(0.05, 0.3), (0.12, 0.6)]
+    assert [policy.trained_shares(spec) for spec in specs] == [(0.1, 0.5), (0.12, 0.6)]
 
 
 def test_what_the_job_file_says_of_the_search_counts(document: Document) -> None:

@@ -3,6 +3,7 @@
 `workers.cost.estimate` and the memory formulas compute with them. Nothing is loaded or run.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,7 +13,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.passes import shard_count
-from ranksieve.workers.factors.tuning import blocks_of
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
 from ranksieve.workers.model.experts import expert_of
@@ -56,8 +56,8 @@ class ModelSize:
         return self.block_params - self.idle_params
 
     def first_blocks(self, depth: float) -> "ModelSize":
-        """Return the model with a share of its blocks, see `factors.tuning.cut`."""
-        kept = blocks_of(self.layers, depth)
+        """Return the model with a share of its blocks, rounded up."""
+        kept = math.ceil(depth * self.layers)
         block_params = self.block_params * kept // self.layers
         return replace(
             self,

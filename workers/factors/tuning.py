@@ -1,14 +1,13 @@
 """The dense model, or its first blocks, tuned on the task's right answers.
 
 A task with few answers needs few blocks: the last ones of a language model prepare the next word. So for choices the
-model is cut behind its first blocks ("Why Lift so Heavy", arXiv 2402.11700; depth pruning, arXiv 2403.03853). What is
-left learns the answers from the calibration records. Everything after works on that model: moments, factors, search. It
-is also the reference of every drop, since it has had the same help as the candidates.
+model is cut behind those that the answers need ("Why Lift so Heavy", arXiv 2402.11700; depth pruning, arXiv
+2403.03853). What is left learns the answers from the calibration records. Everything after works on that model:
+moments, factors, search. It is also the reference of every drop, since it has had the same help as the candidates.
 
 Legend: S examples of a batch, C choices.
 """
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,26 +35,14 @@ AdamW's best rate falls as one over the width (arXiv 2203.03466, table 3).
 class Tuning:
     """Settings of tuning.
 
-    Without epochs, nothing is cut or tuned. `examples` of None are all. `depth`: share of the blocks that stays,
-    rounded up.
+    Without epochs, nothing is cut or tuned. `examples` of None are all. `whole`: whether all blocks stay, else probes
+    tell how many.
     """
 
     epochs: int = 0
     examples: int | None = None
     learning_rate: float = 3e-4
-    depth: float = 1.0
-
-
-def blocks_of(blocks: int, depth: float) -> int:
-    """Return how many of a model's blocks stay."""
-    return max(1, math.ceil(depth * blocks))
-
-
-def cut(model: PreTrainedModel, depth: float) -> int:
-    """Remove the last blocks of a model, and return how many stay."""
-    kept = blocks_of(len(block_list(model)[1]), depth)
-    keep_first(model, kept)
-    return kept
+    whole: bool = True
 
 
 def keep_first(model: PreTrainedModel, kept: int) -> None:

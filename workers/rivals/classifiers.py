@@ -7,24 +7,17 @@ Legend: E examples, H hidden size, F features.
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.workers.factors.tuning import keep_first
-from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.hidden import hidden_states
 from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.rivals.first_blocks import depths
 from ranksieve.workers.rivals.rival import Rival, Setup, class_scores, stored_bytes
-from ranksieve.workers.types.plan import Example, Row, Span
-from ranksieve.workers.types.scores import Floats, ScoreRequest, Scores
+from ranksieve.workers.types.plan import Example
+from ranksieve.workers.types.scores import ScoreRequest, Scores
 
 WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse strengths of regularization for words, from strong to weak."""
@@ -100,48 +93,6 @@ def probes(setup: Setup) -> Iterator[Rival]:
             size_bytes=stored_bytes(model.base_model) + len(pickle.dumps(classifier)),
             score=score,
         )
-
-
-@torch.inference_mode()
-def hidden_states(
-    model: PreTrainedModel, depths: Sequence[int], examples: Sequence[Example], batch_tokens: int
-) -> Mapping[int, Floats]:
-    """Return the hidden state of each prompt's last token behind some blocks.
-
-    Args:
-        model: Its output head is not run.
-        depths: Numbers of blocks.
-        examples: Examples with the prompts.
-        batch_tokens: Padded tokens per forward pass.
-
-    Returns:
-        Number of blocks → E×H, float64.
-    """
-    blocks, seen = block_list(model)[1], dict[int, torch.Tensor]()
-
-    def keep(depth: int) -> Callable[..., None]:
-        def after_forward(_: nn.Module, __: Any, output: Any) -> None:
-            seen[depth] = output[0] if isinstance(output, tuple) else output
-
-        return after_forward
-
-    found = {depth: np.zeros((len(examples), model.config.get_text_config().hidden_size)) for depth in depths}
-    with ExitStack() as hooks:
-        for depth in depths:
-            hooks.enter_context(blocks[depth - 1].register_forward_hook(keep(depth)))
-        for batch in make_batches([_prompt_alone(example) for example in examples], 1, batch_tokens):
-            here = batch.to(model.device)
-            model.base_model(input_ids=here.ids_BL, use_cache=False)
-            for depth in depths:
-                last_NH = seen[depth][here.row_N, here.position_N]
-                found[depth][batch.slot_N.numpy()] = last_NH.double().cpu().numpy()
-    return found
-
-
-def _prompt_alone(example: Example) -> Example:
-    """Return the example with one row, its prompt, that is read at the last token."""
-    span = Span(choice=0, start=len(example.prompt_ids) - 1, ids=(0,))
-    return replace(example, rows=(Row(ids=example.prompt_ids, spans=(span,)),), choices=1)
 
 
 def _chosen(

@@ -1,4 +1,4 @@
-"""Phase that cuts and tunes the dense model, or tunes it whole, if that helps.
+"""Phase that cuts and tunes the dense model, if that helps.
 
 The cache entry holds the tuned model, if it is used, and the given model's scores: both depend on the same records.
 
@@ -20,31 +20,25 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.prepared import PreparationPlan, Tuned
 from ranksieve.workers.factors.training import TRAINED_BYTES
-from ranksieve.workers.factors.tuning import cut, tune
+from ranksieve.workers.factors.tuning import keep_first, tune
 from ranksieve.workers.machine.devices import pick_device, require_memory
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.model.loading import PreparedModel, load_prepared, prepare_model, weight_bytes
 from ranksieve.workers.model.matrices import block_list, find_matrices, linear_params
 from ranksieve.workers.model.sources import load_tokenizer, resolve
 from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.scoring.depth import needed_blocks
 from ranksieve.workers.scoring.offsets import fitted_offsets, right_with
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Beliefs, Floats, ScoreRequest, Scores, join_beliefs, join_scores
 
-FORMAT = 2
+FORMAT = 3
 """Version of cache entries."""
 
 FACTS, GIVEN, MODEL = "tuned.json", "given.npz", "model"
 CHUNK = 256
-
-CLEARLY_BETTER = 0.04
-"""Mean score on the search split that the given model must have beyond the cut one's, for the cut one to go.
-
-It is two standard errors with the demo's 384 records: of two equal models either may have more of them right. Of a
-whole model far more is kept.
-"""
 
 SCORED = ("search", "test")
 """Splits that the given model answers: one to choose by, one to report."""
@@ -53,8 +47,8 @@ SCORED = ("search", "test")
 def tuned(plan: PreparationPlan) -> Iterator[Progress | Tuned]:
     """Yield progress and, last, the model to work on.
 
-    Where the cut model is clearly worse on the search split than the given one, with one number fitted to each choice
-    or without, the whole model is tuned. The given model stays if that is no better.
+    The given model stays if the tuned one is no better on the search split, with one number fitted to each choice or
+    without.
 
     Raises:
         InputError: The model cannot be used.
@@ -106,13 +100,18 @@ def _make(
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
         "all_blocks": len(block_list(model)[1]),
     }
+    blocks = len(block_list(model)[1])
+    if not plan.tuning.whole:
+        blocks = needed_blocks(model, plan.task.splits["calibration"], plan.batch_tokens)
     del model
-    best = max(float(one["search"].mean()) for one in (quality, helped))
-    learnt = yield from _learnt(plan, given, device, folder / MODEL, tokenizer, best)
+    score = yield from _learn(plan, given, device, folder / MODEL, tokenizer, blocks)
+    used = score > max(float(one["search"].mean()) for one in (quality, helped))
+    if not used:
+        shutil.rmtree(folder / MODEL)
     facts |= {
-        "blocks": learnt or facts["all_blocks"],
-        "absent": [asdict(matrix) for matrix in matrices if learnt and matrix.layer >= learnt],
-        "used": learnt is not None,
+        "blocks": blocks if used else facts["all_blocks"],
+        "absent": [asdict(matrix) for matrix in matrices if used and matrix.layer >= blocks],
+        "used": used,
     }
     np.savez(
         folder / GIVEN,
@@ -123,41 +122,29 @@ def _make(
     (folder / FACTS).write_text(json.dumps(facts))
 
 
-def _learnt(
+def _learn(
     plan: PreparationPlan,
     given: PreparedModel,
     device: torch.device,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
-    best: float,
-) -> Generator[Progress, None, int | None]:
-    """Write the tuned model, cut or whole, if either is good enough.
-
-    Returns the number of its blocks, or None.
-
-    Args:
-        best: Mean score of the given model on the search split.
-    """
-    for depth in sorted({plan.tuning.depth, 1.0}):
-        model = load_prepared(given.folder, device, torch.float32)
-        blocks = cut(model, depth)
-        require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
-        examples = plan.task.splits["calibration"][: plan.tuning.examples]
-        narrow = given.dtype == "bfloat16"
-        for step, steps in tune(
-            model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed, narrow=narrow
-        ):
-            yield Progress(phase="tuning", done=step, total=steps)
-        model.to(getattr(torch, given.dtype)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        del model
-        model = load_prepared(folder, device)  # as everything after will
-        answered = _answered(model, tokenizer, plan.task, "search", plan.batch_tokens)
-        score = float(join_scores([scores for scores, _ in answered]).quality.mean())
-        if score > (best if depth == 1 else best - CLEARLY_BETTER):
-            return blocks
-        shutil.rmtree(folder)
-    return None
+    blocks: int,
+) -> Generator[Progress, None, float]:
+    """Write the first blocks, tuned; return their mean score on the search split."""
+    model = load_prepared(given.folder, device, torch.float32)
+    keep_first(model, blocks)
+    require_memory(device, TRAINED_BYTES * sum(one.numel() for one in model.parameters()))
+    examples = plan.task.splits["calibration"][: plan.tuning.examples]
+    narrow = given.dtype == "bfloat16"
+    for step, steps in tune(
+        model, plan.task.kind, examples, plan.tuning, plan.batch_tokens, plan.seed, narrow=narrow
+    ):
+        yield Progress(phase="tuning", done=step, total=steps)
+    model.to(getattr(torch, given.dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del model
+    answered = _answered(load_prepared(folder, device), tokenizer, plan.task, "search", plan.batch_tokens)
+    return float(join_scores([scores for scores, _ in answered]).quality.mean())
 
 
 def _answered(

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.factors.tuning import Tuning, cut, tune
+from ranksieve.workers.factors.tuning import Tuning, keep_first, tune
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.likelihood import answer_logits, choice_scores, right_choices
 from ranksieve.workers.model.matrices import block_list
@@ -45,13 +45,11 @@ def make_qwen3() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize(("depth", "blocks"), [(0.4, 2), (0.01, 1), (0.75, 3), (1.0, 4)])
-def test_the_first_blocks_stay_rounded_up(
-    make_llama: Callable[..., LlamaForCausalLM], depth: float, blocks: int
-) -> None:
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_the_first_blocks_stay(make_llama: Callable[..., LlamaForCausalLM], blocks: int) -> None:
     model = make_llama(num_hidden_layers=4)
     first = model.model.layers[0]
-    assert cut(model, depth) == blocks
+    keep_first(model, blocks)
     assert len(block_list(model)[1]) == model.config.num_hidden_layers == blocks
     assert model.model.layers[0] is first
 
@@ -71,7 +69,7 @@ def test_a_cut_model_is_the_same_when_it_is_loaded_again(
     }
     model = makes[architecture]()
     whole = model(IDS).logits
-    cut(model, 0.5)
+    keep_first(model, 1)
     assert not torch.allclose(model(IDS).logits, whole)
     model.save_pretrained(tmp_path)
     loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path)

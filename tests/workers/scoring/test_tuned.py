@@ -1,29 +1,30 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from transformers import PreTrainedModel
 
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Tuned
 from ranksieve.workers.factors.tuning import Tuning
-from ranksieve.workers.model.matrices import block_list
 from ranksieve.workers.scoring import tuned as module
 from ranksieve.workers.scoring.tuned import tuned
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
 
-LEARNS = Tuning(epochs=40, learning_rate=3e-4, depth=0.5)
+LEARNS = Tuning(epochs=40, learning_rate=3e-4, whole=False)
 
 
 @pytest.fixture
 def plan(
-    preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask], tmp_path: Path
+    preparation_plan: PreparationPlan,
+    make_task: Callable[..., EncodedTask],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> PreparationPlan:
-    """A task whose search records are calibration records, so that tuning helps."""
+    """A task that needs one block, whose search records are calibration records, so that tuning helps."""
+    monkeypatch.setattr(module, "needed_blocks", lambda *_: 1)
     task = make_task("choice")
     splits = {**task.splits, "search": task.splits["calibration"], "confirm": task.splits["search"]}
     digests = {**task.split_digests, "confirm": "confirm"}
@@ -62,7 +63,7 @@ def test_a_model_that_writes_its_answers_keeps_its_blocks_and_needs_no_offsets(
 ) -> None:
     task = make_task("generate")
     splits = {**task.splits, "search": task.splits["calibration"]}
-    tuning = replace(LEARNS, depth=1.0)
+    tuning = replace(LEARNS, whole=True)
     phases, made = run(replace(plan, task=replace(task, splits=splits), tuning=tuning))
     assert phases == {"model", "dense", "tuning"}
     assert made.model != made.given
@@ -78,25 +79,6 @@ def test_the_given_model_stays_if_the_tuned_one_is_worse(plan: PreparationPlan) 
     assert made.model == made.given
     assert made.blocks == made.all_blocks == 2
     assert made.absent == ()
-
-
-def test_the_whole_model_is_tuned_where_the_cut_one_is_clearly_worse(
-    plan: PreparationPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tune = module.tune
-
-    def learns_whole(model: PreTrainedModel, *arguments: Any, **named: Any) -> Iterator[tuple[int, int]]:
-        if len(block_list(model)[1]) == 2:
-            return tune(model, *arguments, **named)
-        for parameter in model.parameters():
-            parameter.data.mul_(-1)
-        return iter(())
-
-    monkeypatch.setattr(module, "tune", learns_whole)
-    monkeypatch.setattr(module, "CLEARLY_BETTER", 0.0)
-    _, made = run(plan)
-    assert made.model != made.given
-    assert (made.blocks, made.absent) == (2, ())
 
 
 def test_the_outcome_comes_from_the_cache_and_depends_on_the_settings(
