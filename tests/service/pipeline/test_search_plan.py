@@ -202,7 +202,7 @@ def test_a_seed_that_no_file_is_read_from_is_refused(tiny_job: Document, tmp_pat
     ("objective", "needed"),
     [
         ({"kind": "pareto"}, 13 + 9),  # of each size, the user's
-        ({"kind": "max_drop"}, 10 + 9),
+        ({"kind": "max_drop"}, 13 + 9),
         ({"kind": "target_params", "share": 0.4}, 2 + 9),  # Lagrangian and uniform
     ],
 )
