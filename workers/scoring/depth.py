@@ -6,6 +6,8 @@ arXiv 1610.01644). How much it tells rises with the blocks below it, often by le
 Legend: E examples, H hidden size, C answers.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,14 +46,25 @@ def needed_blocks(model: PreTrainedModel, examples: Sequence[Example], batch_tok
         At least 1. All blocks, if no probe tells the answers.
     """
     examples = examples[:PROBED]
-    depths = range(1, len(block_list(model)[1]) + 1)
-    labels_E = np.array([example.label for example in examples])
-    states = hidden_states(model, depths, examples, batch_tokens)
-    commonest = np.bincount(labels_E).max() / len(examples)
-    told = [_right(states[depth], labels_E) - commonest for depth in depths]
-    if max(told) < LEAST_TOLD * np.sqrt(commonest * (1 - commonest) / len(examples)):
+    commonest = Counter(example.label for example in examples).most_common(1)[0][1] / len(examples)
+    told = [right - commonest for right in right_behind(model, examples, batch_tokens)]
+    if max(told) < LEAST_TOLD * math.sqrt(commonest * (1 - commonest) / len(examples)):
         return len(told)
-    return next(depth for depth, gain in zip(depths, told, strict=True) if gain >= ENOUGH * max(told))
+    return next(depth for depth, gain in enumerate(told, 1) if gain >= ENOUGH * max(told))
+
+
+def right_behind(model: PreTrainedModel, examples: Sequence[Example], batch_tokens: int) -> list[float]:
+    """Return the share of examples that a probe behind each block tells right.
+
+    Args:
+        model: The dense model.
+        examples: Examples with labels.
+        batch_tokens: Padded tokens per forward pass.
+    """
+    labels_E = np.array([example.label for example in examples])
+    depths = range(1, len(block_list(model)[1]) + 1)
+    states = hidden_states(model, depths, examples, batch_tokens)
+    return [_right(states[depth], labels_E) for depth in depths]
 
 
 def _right(state_EH: NDArray[np.float32], labels_E: NDArray[np.int64]) -> float:
