@@ -46,6 +46,7 @@ class Application:
         metrics: Counters of the server.
         sender: Sends to webhooks; None: nothing is sent.
         ray_answers: Returns whether Ray answers, or None before it was started. Starts nothing.
+        ray_lacks: Returns what Ray's cluster lacks to run any job, if that is known. Starts nothing.
         devices: Returns the devices that models can run on.
     """
 
@@ -60,6 +61,7 @@ class Application:
         metrics: Metrics | None = None,
         sender: Sender | None = None,
         ray_answers: Callable[[], bool | None] = lambda: None,
+        ray_lacks: Callable[[], str | None] = lambda: None,
         devices: Devices = tuple,
     ) -> None:
         self.metrics = metrics or Metrics()
@@ -72,6 +74,7 @@ class Application:
         self._estimator = estimator
         self.sender = sender
         self._ray_answers = ray_answers
+        self.ray_lacks = ray_lacks
         self.devices = devices
         self._owned: ExitStack | None = None
 

@@ -31,7 +31,11 @@ def build(settings: Settings, *, in_children: bool = True) -> Application:
     if in_children:
         limited.start(estimate_new)
     store = Store(settings.store_url)
-    cluster = Cluster(settings.ray_address, run_limited=run_limited if in_children else run_here)
+    cluster = Cluster(
+        settings.ray_address,
+        run_limited=run_limited if in_children else run_here,
+        shared_folder=settings.cache_dir,
+    )
     checks = Checks(settings, cluster)
     metrics = Metrics()
     controller = Controller(
@@ -56,6 +60,7 @@ def build(settings: Settings, *, in_children: bool = True) -> Application:
             store.outbox, HttpPost(settings.webhook_hosts), metrics, folders=settings.private_folders
         ),
         ray_answers=cluster.answers,
+        ray_lacks=cluster.lacks,
         devices=_devices,
     )
 

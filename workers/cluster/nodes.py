@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -60,7 +60,12 @@ def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, f
 
 
 def require_room(
-    job: str, threads: int, gpus: float, nodes: Mapping[str, Mapping[str, float]], wanted: Wanted
+    job: str,
+    threads: int,
+    gpus: float,
+    nodes: Mapping[str, Mapping[str, float]],
+    wanted: Wanted,
+    refusals: Sequence[str] = (),
 ) -> None:
     """Check that a node of a growing cluster has room for one actor.
 
@@ -72,6 +77,7 @@ def require_room(
         gpus: GPUs of one actor.
         nodes: Resources of each node, by name.
         wanted: What other jobs wait for.
+        refusals: Reasons why other nodes are not used.
 
     Raises:
         NoRoomError: No node has room.
@@ -81,10 +87,11 @@ def require_room(
         return
     needs: dict[str, float] = {"CPU": threads, **({"GPU": gpus} if gpus else {})}
     wanted.ask(job, needs)
-    have = ", ".join(sorted({_shape(node) for node in nodes.values()}))
+    have = ", ".join(sorted({_shape(node) for node in nodes.values()})) or "no CPU"
+    others = "".join(f". Besides, {reason}" for reason in refusals)
     raise NoRoomError(
         f"one actor needs a node with {_shape(needs)}, but the cluster has nodes with {have}; the job waits for one, "
-        "and the autoscaler was asked for it. To run on these nodes, submit it with other resources"
+        f"and the autoscaler was asked for it. To run on these nodes, submit it with other resources{others}"
     )
 
 
@@ -98,11 +105,16 @@ class Following:
     """Look-out for nodes that come and go, while any job wants it.
 
     Args:
+        find_nodes: Finds the nodes, and the resources of each.
         set_nodes: Called with the resources of each node after every change.
     """
 
-    def __init__(self, set_nodes: Callable[[Mapping[str, Amounts]], None]) -> None:
-        self._set_nodes = set_nodes
+    def __init__(
+        self,
+        find_nodes: Callable[[], Mapping[str, Mapping[str, float]]],
+        set_nodes: Callable[[Mapping[str, Amounts]], None],
+    ) -> None:
+        self._find_nodes, self._set_nodes = find_nodes, set_nodes
         self._lock = threading.Lock()
         self._jobs = 0
         self._ended = threading.Event()
@@ -127,7 +139,7 @@ class Following:
         last: Mapping[str, Amounts] = {}
         while not ended.wait(NODES_S):
             try:
-                nodes = node_amounts(living_nodes())
+                nodes = node_amounts(self._find_nodes())
             except (InfrastructureError, RayError, ConnectionError) as error:
                 logger.warning(
                     "the nodes of the cluster are unknown: %s", error

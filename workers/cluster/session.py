@@ -34,6 +34,7 @@ from ranksieve.workers.cluster.phases import Furthest, run_phase, tidied
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.cluster.start import start_ray
+from ranksieve.workers.cluster.vetting import Vetting
 from ranksieve.workers.machine.limited import run_limited
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.types.plan import EncodedTask
@@ -53,6 +54,7 @@ class Cluster:
         address: Address of a running cluster, or None to embed one.
         temp_dir: Folder of the logs of an embedded Ray; None for Ray's default.
         run_limited: Runs what reads files of users, not on the cluster but by this process.
+        shared_folder: Folder that nodes of a running cluster must have, or they get no work.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Cluster:
         address: str | None = None,
         temp_dir: Path | None = None,
         run_limited: Callable[..., Any] = run_limited,
+        shared_folder: Path | None = None,
     ) -> None:
         self.run_limited = run_limited
         self._address = address
@@ -70,7 +73,8 @@ class Cluster:
         self._raylet_died = threading.Event()
         self._sharing = Sharing()
         self._wanted = Wanted(lambda bundles: request_resources(bundles=[dict(one) for one in bundles]))
-        self._following = Following(self._sharing.set_nodes)
+        self._vetting = Vetting(shared_folder)
+        self._following = Following(self._usable_nodes, self._sharing.set_nodes)
         self._connecting = threading.Lock()
         # An embedded Ray dies with the thread that started it, so no job may own that thread.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
@@ -103,9 +107,19 @@ class Cluster:
             return None
         return self._reachable()
 
+    def lacks(self) -> str | None:
+        """Return what a connected cluster lacks to run any job; None if nothing is known."""
+        if self.may_grow and ray.is_initialized() and self._alive():
+            with suppress(InfrastructureError):  # its nodes died a moment ago
+                return self._vetting.lack(living_nodes())
+        return None
+
     def gone(self) -> bool:
         """Return whether there is no session that jobs could continue with."""
         return not ray.is_initialized() or self._raylet_died.is_set() or not self._surely_alive()
+
+    def _usable_nodes(self) -> Mapping[str, Mapping[str, float]]:
+        return self._vetting.admitted(living_nodes())
 
     def _reach(self) -> bool:
         place = _place(self._address or "")
@@ -151,10 +165,13 @@ class Cluster:
             InfrastructureError: There is no cluster, or it has no nodes left.
         """
         self.connect()
-        resources = living_nodes()
+        resources: Mapping[str, Mapping[str, float]] = living_nodes()
         following: AbstractContextManager[None] = nullcontext()
         if self.may_grow:
-            require_room(job, threads, gpus, resources, self._wanted)
+            resources = self._vetting.admitted(resources)
+            require_room(job, threads, gpus, resources, self._wanted, self._vetting.refusals)
+            for refusal in self._vetting.refusals:
+                on_notice(refusal)
             following = self._following.nodes()
         else:
             refuse_too_large(threads, gpus, resources.values())

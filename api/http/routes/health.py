@@ -38,7 +38,7 @@ def readyz(application: TheApplication, response: Response) -> Readiness:
     ready = False not in works.values()
     if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness.model_validate({"ready": ready, **works})
+    return Readiness.model_validate({"ready": ready, **works, "lacks": application.ray_lacks()})
 
 
 _REFUSED = responses(

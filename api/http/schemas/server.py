@@ -72,3 +72,7 @@ class Readiness(BaseModel):
     ray: bool | None = Field(
         description="Whether the Ray cluster answers; null before the first job has started or joined one."
     )
+    lacks: str | None = Field(
+        None,
+        description="What the Ray cluster lacks to run any job. Jobs wait for it, so the server is ready.",
+    )

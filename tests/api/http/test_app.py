@@ -79,7 +79,13 @@ def test_a_server_is_not_ready_while_no_job_is_run(http, application, monkeypatc
 
 
 def test_a_server_is_ready_while_its_store_answers(http, application, monkeypatch):
-    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True, "ray": None}
+    assert http.get("/readyz").json() == {
+        "ready": True,
+        "store": True,
+        "controller": True,
+        "ray": None,
+        "lacks": None,
+    }
 
     def fail():
         raise StoreError("s3cret")
@@ -87,7 +93,7 @@ def test_a_server_is_ready_while_its_store_answers(http, application, monkeypatc
     monkeypatch.setattr(application.store, "count_jobs", fail)
     response = http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "store": False, "controller": True, "ray": None}
+    assert response.json() == {"ready": False, "store": False, "controller": True, "ray": None, "lacks": None}
     assert http.get("/healthz").status_code == 200  # a restart would not help
     assert http.get("/metrics").status_code == 503
 
@@ -99,6 +105,14 @@ def test_a_server_is_not_ready_while_ray_is_silent(http, application, monkeypatc
     response = http.get("/readyz")
 
     assert (response.status_code, response.json()["ray"]) == (status, answers)
+
+
+def test_a_cluster_without_processors_leaves_the_server_ready_and_says_so(http, application, monkeypatch):
+    monkeypatch.setattr(application, "ray_lacks", lambda: "no node has a CPU")
+
+    response = http.get("/readyz")
+
+    assert (response.status_code, response.json()["lacks"]) == (200, "no node has a CPU")
 
 
 def test_metrics_count_jobs_and_what_they_did(http, done):

@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cluster.vetting import Vetting
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,18 @@ def test_a_connected_cluster_without_a_living_node_does_not_answer(monkeypatch: 
     for nodes, answers in (([{"Alive": False}], False), ([{"Alive": False}, {"Alive": True}], True)):
         monkeypatch.setattr(ray, "nodes", lambda nodes=nodes: nodes)
         assert Cluster().answers() is answers
+
+
+def test_a_cluster_lacks_processors_or_nodes_like_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"NodeID": "head", "NodeName": "1", "Alive": True, "Resources": {"memory": 1.0}}]
+    cluster = Cluster("127.0.0.1:1")
+    cluster._vetting = Vetting(None, lambda nodes, file: dict.fromkeys(nodes, "it did not answer"))
+    assert cluster.lacks() is None
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: rows)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: rows[0]["Resources"])
+    assert cluster.lacks() == "no node of the Ray cluster has a CPU; jobs wait for one"
+    rows.append({"NodeID": "a", "NodeName": "2", "Alive": True, "Resources": {"CPU": 1.0}})
+    assert cluster.lacks() is None
+    cluster._usable_nodes()
+    assert "differ from this server" in str(cluster.lacks())

@@ -46,6 +46,8 @@ def test_a_job_that_no_node_has_room_for_says_so_and_asks_for_one(
     assert requests[-1] == [{"CPU": 8}]
     with pytest.raises(NoRoomError, match="but the cluster has nodes with no CPU"):
         require_room("c", 1, 0, {"head": {"memory": 1e9}}, wanted)
+    with pytest.raises(NoRoomError, match=r"nodes with no CPU; .* Besides, node 1 is not used"):
+        require_room("c", 1, 0, {}, wanted, ["node 1 is not used"])
 
 
 def test_room_for_an_actor_is_on_one_node(wanted: Wanted) -> None:
@@ -103,8 +105,7 @@ def test_nodes_that_come_and_go_are_told_while_a_job_looks_out(monkeypatch: pyte
             changed.notify()
 
     monkeypatch.setattr(nodes, "NODES_S", 0.01)
-    monkeypatch.setattr(nodes, "living_nodes", living)
-    following = Following(take)
+    following = Following(living, take)
     with following.nodes(), following.nodes(), changed:
         assert changed.wait_for(lambda: len(seen) == 2, 30)
     (thread,) = [one for one in threading.enumerate() if one.name == "nodes"] or [None]
