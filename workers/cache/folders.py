@@ -28,6 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ranksieve.search.errors import InfrastructureError
+from ranksieve.workers.cache.checksums import Checksums
 from ranksieve.workers.cache.leases import Leases
 from ranksieve.workers.cache.manifest import MANIFEST, is_whole, write_manifest
 
@@ -38,6 +39,9 @@ LOCKS = "locks"
 
 It has one for every key that ever existed. If the file of a lock were removed, the lock could be held twice.
 """
+
+CHECKSUMS = "checksums"
+"""Folder of what each node knows of the entries' files."""
 
 GIB = 2**30
 
@@ -71,12 +75,18 @@ class FolderCache:
     def __init__(self, root: Path, limit_bytes: float = math.inf) -> None:
         self._root = root
         self.limit_bytes = limit_bytes
+        self.checksums = Checksums(root / CHECKSUMS)
         self._leases = Leases(root)
         root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the key, across processes."""
+        """Hold the key, across processes.
+
+        An entry is read and checked before, so that nobody waits for that.
+        """
+        if self.has(key):
+            is_whole(self.path(key), self.checksums)
         with self._key_lock(key):
             yield
 
@@ -111,7 +121,7 @@ class FolderCache:
         folder = self.path(key)
         if not folder.exists():
             return None
-        if is_whole(folder):
+        if is_whole(folder, self.checksums):
             self._record_use(folder)
             return folder
         logger.warning("cache entry %s is damaged or of an older version; building it again", folder)
@@ -131,10 +141,12 @@ class FolderCache:
         try:
             with self._scratch(key) as scratch:
                 yield scratch
-                write_manifest(scratch)
+                checksums = write_manifest(scratch)
                 scratch.chmod(0o755)
                 self._record_use(scratch)
                 os.rename(scratch, self.path(key))
+                written = {self.path(key) / name: checksum for name, checksum in checksums.items()}
+                self.checksums.record(key, written)
         except Exception as error:
             if not _is_disk_full(error):
                 raise
@@ -143,7 +155,7 @@ class FolderCache:
 
     def remove(self, key: str) -> None:
         """Remove the entry of this key, if there is one."""
-        with self.lock(key):
+        with self._key_lock(key):
             self._drop(key)
 
     def path(self, key: str) -> Path:
@@ -207,6 +219,7 @@ class FolderCache:
 
     def _hide(self, key: str) -> Path:
         """Hide an entry where `_sweep` finds it; return its new path."""
+        self.checksums.forget(key)
         return self.path(key).rename(self._root / f".{key}-{uuid.uuid4().hex}")
 
     @contextmanager

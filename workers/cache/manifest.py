@@ -8,6 +8,8 @@ from pathlib import Path
 
 import xxhash
 
+from ranksieve.workers.cache.checksums import Checksums
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -22,13 +24,14 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, known: Checksums) -> bool:
     """Return whether all files of a folder are as its manifest lists them."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if not (isinstance(manifest, dict) and manifest):
             raise ValueError(f"{MANIFEST} lists no files")
-        return all(checksum(folder / name) == digest for name, digest in manifest.items())
+        found = known.of(folder.name, [folder / name for name in manifest], checksum)
+        return found == list(manifest.values())
     except (OSError, ValueError) as error:
         logger.warning("cannot check %s: %s", folder, error)
         return False
@@ -46,11 +49,15 @@ def flush_files(folder: Path) -> list[Path]:
     return files
 
 
-def write_manifest(folder: Path) -> None:
-    """Write the checksums of a folder's files beside them, and flush everything."""
-    files = flush_files(folder)
-    manifest = folder / MANIFEST
-    with manifest.open("w") as stream:
-        json.dump({str(file.relative_to(folder)): checksum(file) for file in files}, stream)
+def write_manifest(folder: Path) -> dict[str, str]:
+    """Write the checksums of a folder's files beside them, and flush everything.
+
+    Returns:
+        Name of each file → its checksum.
+    """
+    checksums = {str(file.relative_to(folder)): checksum(file) for file in flush_files(folder)}
+    with (folder / MANIFEST).open("w") as stream:
+        json.dump(checksums, stream)
         stream.flush()
         os.fsync(stream.fileno())
+    return checksums

@@ -63,7 +63,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
         cache: Holds one prepared folder per weights digest and dtype, and the folders of `head_folder`.
     """
     dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
-    digest = weights_digest(source)
+    digest = weights_digest(source, cache.checksums)
     key = content_key("model", FORMAT, transformers.__version__, digest, dtype)
     with cache.lock(key):
         if cache.find(key) is None:

@@ -27,6 +27,7 @@ from transformers.integrations.gguf.reader import read_gguf_metadata
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ranksieve.search.errors import InputError, RanksieveError
+from ranksieve.workers.cache.checksums import Checksums
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.model import adapter, hub
 from ranksieve.workers.model.checks import (
@@ -153,7 +154,7 @@ def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
     """
     if source.kind != "gguf":
         return source
-    key = content_key("head", weights_digest(source), transformers.__version__)
+    key = content_key("head", weights_digest(source, cache.checksums), transformers.__version__)
     with cache.lock(key):
         if cache.find(key) is None:
             config, tokenizer = load_config(source), load_tokenizer(source)
@@ -238,21 +239,29 @@ def context_length(config: PreTrainedConfig) -> int | None:
     return None
 
 
-def weights_digest(source: ModelSource) -> str:
+def weights_digest(source: ModelSource, known: Checksums) -> str:
     """Return the SHA-256 over the files that make the model.
 
     Their names and bytes count, those of its adapter included.
+
+    Args:
+        source: A resolved source.
+        known: What this node knows of files.
     """
     location = Path(source.location)
     files = [location] if location.is_file() else sorted(model_files(location))
     if source.adapter is not None:
         files += [source.adapter / name for name in adapter.FILES]
+    name = content_key("weights", [str(file.resolve()) for file in files])
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for file, of_file in zip(files, known.of(name, files, _sha256), strict=True):
+        digest.update(file.name.encode() + bytes.fromhex(of_file))
     return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Whole jobs, all real but Ray: what a job does, tells and refuses."""
 
+import hashlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -64,6 +66,26 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(undisturbed: Fini
         "verify",
     ]
     assert list(result["seconds"]) == phases
+
+
+def test_a_file_is_hashed_once_as_long_as_it_does_not_change(
+    jobs: Jobs, short_job: Document, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed_bytes, digest = list[int](), hashlib.file_digest
+
+    def count(stream: Any, algorithm: Any) -> Any:
+        hashed_bytes.append(os.fstat(stream.fileno()).st_size)
+        return digest(stream, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    model_bytes = sum(file.stat().st_size for file in (tiny_root / "model").iterdir())
+    jobs.submit(short_job)
+    jobs.run(LocalCluster())
+    assert sum(hashed_bytes) / model_bytes < 7.5  # what is kept is hashed as it is written
+    hashed_bytes.clear()
+    jobs.submit(short_job)
+    jobs.run(LocalCluster())
+    assert hashed_bytes == []
 
 
 def test_nothing_private_is_in_the_exported_folder(jobs: Jobs, short_job: Document, tiny_root: Path) -> None:

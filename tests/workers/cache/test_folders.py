@@ -16,7 +16,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ranksieve.search.errors import InfrastructureError
-from ranksieve.workers.cache.folders import GIB, LOCKS, FolderCache, content_key
+from ranksieve.workers.cache.folders import CHECKSUMS, GIB, LOCKS, FolderCache, content_key
 from ranksieve.workers.cache.manifest import MANIFEST, checksum
 
 
@@ -61,7 +61,7 @@ def test_damaged_entry_is_dropped_and_built_again(cache: FolderCache, damage: st
     folder = store(cache, "key")
     data, manifest = folder / "inner" / "data.txt", folder / MANIFEST
     {
-        "changed": lambda: data.write_text("w\0ole"),
+        "changed": lambda: (data.write_text("w\0ole"), os.utime(data, ns=(0, 0))),
         "missing": data.unlink,
         "no manifest": manifest.unlink,
         "broken manifest": lambda: manifest.write_text("{"),
@@ -275,12 +275,12 @@ def test_locks_lie_apart_from_entries_and_outlive_them(cache: FolderCache) -> No
     root = cache.path("key").parent
     for key in ("a", "b"):
         put(cache, key)
-    assert {path.name for path in root.iterdir()} == {"a", "b", LOCKS, "leases.lock"}
+    assert {path.name for path in root.iterdir()} == {"a", "b", LOCKS, CHECKSUMS, "leases.lock"}
     with cache.lock("a"):
         assert held(cache) == ["a", "b"]
         assert [entry.key for entry in cache.shrink(0)] == ["b"]
     assert [entry.key for entry in cache.shrink(0)] == ["a"]
-    assert {path.name for path in root.iterdir()} == {LOCKS, "leases.lock"}
+    assert {path.name for path in root.iterdir()} == {LOCKS, CHECKSUMS, "leases.lock"}
     assert {path.stem for path in (root / LOCKS).iterdir()} == {"a", "b"}
 
 

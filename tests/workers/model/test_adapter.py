@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.cache.checksums import Checksums
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.model import adapter
 from ranksieve.workers.model.adapter import CONFIG, WEIGHTS, check_adapter, fit_adapter, merge_adapter
@@ -104,16 +105,15 @@ def test_transposed_maps_are_merged(
 
 @pytest.mark.parametrize("file", adapter.FILES)
 def test_another_adapter_makes_another_model(folder: Path, own: Path, tmp_path: Path, file: str) -> None:
-    other = Path(shutil.copytree(own, tmp_path / "other"))
-    assert weights_digest(source(folder, own)) == weights_digest(source(folder, other))
-    assert weights_digest(source(folder, own)) != weights_digest(
-        ModelSource(kind="path", location=str(folder))
-    )
+    other, known = Path(shutil.copytree(own, tmp_path / "other")), Checksums(tmp_path)
+    digest = weights_digest(source(folder, own), known)
+    assert digest == weights_digest(source(folder, other), known)
+    assert digest != weights_digest(ModelSource(kind="path", location=str(folder)), known)
     if file == CONFIG:
         configured(other, lora_alpha=4)
     else:
         save_file({name: 2 * weight for name, weight in load_file(own / file).items()}, other / file)
-    assert weights_digest(source(folder, own)) != weights_digest(source(folder, other))
+    assert digest != weights_digest(source(folder, other), known)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, Qwen3MoeForCausalLM
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.cache.folders import LOCKS, FolderCache
+from ranksieve.workers.cache.checksums import Checksums
+from ranksieve.workers.cache.folders import CHECKSUMS, LOCKS, FolderCache
 from ranksieve.workers.model.experts import stacked_experts
 from ranksieve.workers.model.loading import choose_dtype, load_prepared, prepare_model
 from ranksieve.workers.model.matrices import find_matrices
@@ -96,7 +97,7 @@ def test_prepared_model_is_the_model(
 ) -> None:
     source = local(llama_folder, dtype=dtype)
     prepared = prepare_model(source, CPU, FolderCache(tmp_path))
-    assert (prepared.dtype, prepared.digest) == (dtype, weights_digest(source))
+    assert (prepared.dtype, prepared.digest) == (dtype, weights_digest(source, Checksums(tmp_path)))
     model = load_prepared(prepared.folder, CPU)
     assert model.dtype is getattr(torch, dtype)
     assert not model.training
@@ -150,7 +151,7 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path, damage: str) 
     with pytest.raises(InputError, match=message) as caught:
         prepare_model(local(folder), CPU, cache)
     assert caught.value.field == "model.path"
-    assert [entry.name for entry in (tmp_path / "cache").iterdir() if entry.is_dir()] == [LOCKS]
+    assert {entry.name for entry in (tmp_path / "cache").iterdir() if entry.is_dir()} == {LOCKS, CHECKSUMS}
 
 
 @torch.inference_mode()

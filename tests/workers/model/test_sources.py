@@ -11,6 +11,7 @@ from gguf_file import save_gguf
 from transformers import AutoConfig, GPT2Config, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
 
 from ranksieve.search.errors import InputError
+from ranksieve.workers.cache.checksums import Checksums
 from ranksieve.workers.model.matrices import find_matrices
 from ranksieve.workers.model.sources import (
     context_length,
@@ -101,15 +102,16 @@ def test_missing_tokenizer_is_refused(folder: Path) -> None:
         load_tokenizer(local(folder))
 
 
-def test_digest_follows_content(llama_folder: Path, folder: Path) -> None:
-    digest = weights_digest(local(folder))
-    assert digest == weights_digest(local(llama_folder))
+def test_digest_follows_content(llama_folder: Path, folder: Path, tmp_path: Path) -> None:
+    known = Checksums(tmp_path / "known")
+    digest = weights_digest(local(folder), known)
+    assert digest == weights_digest(local(llama_folder), known)
     (folder / "notes.md").write_text("not a part of the model")
-    assert digest == weights_digest(local(folder))
+    assert digest == weights_digest(local(folder), known)
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert digest != weights_digest(local(folder))
+    assert digest != weights_digest(local(folder), known)
 
 
 def test_a_gguf_file_is_read_without_what_lies_beside_it(
