@@ -1,5 +1,6 @@
 """What can be checked of `deploy/` without a cluster: variables exist, job files are valid, files agree."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from packaging.requirements import Requirement
 
 from ranksieve.api.cli.errors import USAGE
 from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.service.job.job import JobState
+from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.server.settings import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -39,6 +43,11 @@ MANIFESTS = [
     for file in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
     for document in yaml.safe_load_all(file.read_text())
 ]
+MONITORING = {
+    document["kind"]: document
+    for file in sorted((DEPLOY / "monitoring").glob("*.yaml"))
+    for document in yaml.safe_load_all(file.read_text())
+}
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]["api"]
 DOCKERFILE = (DEPLOY / "compose" / "Dockerfile").read_text()
 UNIT = (DEPLOY / "systemd" / "ranksieve.service").read_text().splitlines()
@@ -114,7 +123,17 @@ def test_all_run_one_image_of_this_version():
     images = re.findall(r"ranksieve:(\d[\w.]*)", "".join(file.read_text() for file in FILES))
 
     assert set(images) == {PROJECT["project"]["version"]}
-    assert {c["image"] for pod in PODS.values() for c in pod["spec"]["containers"]} == {COMPOSE["image"]}
+    on_gpus, others = (
+        {
+            c["image"]
+            for name, pod in PODS.items()
+            if (name == "gpu") is gpu
+            for c in pod["spec"]["containers"]
+        }
+        for gpu in (True, False)
+    )
+    assert others == {COMPOSE["image"]}
+    assert on_gpus == {f"{COMPOSE['image']}-cuda"}
 
 
 def test_another_image_replaces_all_pods():
@@ -152,7 +171,9 @@ def test_clusters_version_of_ray_is_one_that_the_image_may_have():
 def test_pod_may_do_no_more_than_it_has_to(pod):
     spec = PODS[pod]["spec"]
 
-    assert spec["automountServiceAccountToken"] is False
+    assert spec.get("automountServiceAccountToken", True) is (
+        pod == "head"
+    )  # its autoscaler asks Kubernetes for pods
     assert spec["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": 10001,
@@ -324,10 +345,57 @@ def test_token_of_the_hub_is_told_of(way):
     assert re.search("HF_TOKEN|hf-token", (DEPLOY / way / "README.md").read_text())
 
 
-def test_workers_have_a_fixed_number_and_the_head_none_of_the_work():
+def test_gpus_are_scaled_from_zero_and_the_head_does_none_of_the_work():
+    assert CLUSTER["enableInTreeAutoscaling"] is True
     assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for group in CLUSTER["workerGroupSpecs"]:
-        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+    groups = {group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]}
+    assert {name: group["minReplicas"] for name, group in groups.items()} == {"cpu": 1, "gpu": 0}
+    for group in groups.values():
+        assert group["replicas"] == group["minReplicas"] < group["maxReplicas"]
+        (container,) = group["template"]["spec"]["containers"]
+        limits = container["resources"]["limits"]
+        assert container["resources"]["requests"] == limits
+        assert ("nvidia.com/gpu" in limits) is (group["groupName"] == "gpu")
+
+
+def test_dashboard_and_alerts_name_metrics_that_there_are():
+    shown = Metrics()
+    shown.show_jobs_of(SimpleNamespace(count_jobs=dict))
+    there = set(re.findall(r"^# TYPE (\w+) (\w+)", shown.text().decode(), re.MULTILINE))
+    names = {name for name, _ in there} | {f"{name}_bucket" for name, kind in there if kind == "histogram"}
+    panels = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())["panels"]
+    (rules,) = (group["rules"] for group in MONITORING["PrometheusRule"]["spec"]["groups"])
+    asked = [target["expr"] for panel in panels for target in panel["targets"]] + [
+        rule["expr"] for rule in rules
+    ]
+    used = {name for expression in asked for name in re.findall(r"ranksieve_\w+", expression)}
+
+    assert len(rules) == 6
+    assert used <= names
+    assert names - used <= {"ranksieve_generation_seconds"} | {
+        name for name in names if name.endswith("_created")
+    }
+    states = {state for one in asked for state in re.findall(r'state="(\w+)"', one)}
+    assert states <= set(JobState)
+
+
+def test_prometheus_reaches_the_metrics():
+    (endpoint,) = MONITORING["ServiceMonitor"]["spec"]["endpoints"]
+    service = _of("Service")["ranksieve"]
+    (rule,) = _of("NetworkPolicy")["ranksieve-api"]["spec"]["ingress"]
+
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    assert endpoint["authorization"]["credentials"] == {"name": "ranksieve", "key": "api-key"}
+    picked = MONITORING["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+    assert picked.items() <= service["metadata"]["labels"].items()
+    assert any("namespaceSelector" in peer for peer in rule["from"])
+
+
+def test_only_workers_are_drained_one_at_a_time():
+    budget = _of("PodDisruptionBudget")["ranksieve-workers"]["spec"]
+
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"]["matchLabels"]["ray.io/node-type"] == "worker"
 
 
 def _start_controller(folder: Path, **programs: str) -> subprocess.Popen[str]:
