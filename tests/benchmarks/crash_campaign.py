@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from tuning import tune
 
+from ranksieve.search.errors import StoreError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
@@ -154,11 +155,22 @@ def serve(url: str, folder: Path, blow: Blow | None) -> NoReturn:
         store, pipeline, folder / "jobs", running_jobs=JOBS_AT_ONCE, lease_s=LEASE_S, retry_s=0.0
     )
     controller.start()
-    while any(not state.ended for state in store.count_jobs()):
+    while not all_ended(store):
         ended.wait(LEASE_S)
         ended.clear()
     controller.stop()
     os._exit(0)
+
+
+def all_ended(store: Store) -> bool:
+    """Whether no job is left to run; no while the database does not answer.
+
+    PostgreSQL ends the session of a server that was held in a transaction for long. The next question opens another.
+    """
+    try:
+        return all(state.ended for state in store.count_jobs())
+    except StoreError:
+        return False
 
 
 def fork(serve_jobs: Callable[[], NoReturn]) -> int:
