@@ -161,6 +161,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "matrices": ["self_attn.q_proj", "mlp.down_proj"],
         "ranks": [[96, 208], [-1, 0]],
         "densities": [[0.3333, 0.4965], [1.0, 0.0]],
+        "dense_params": [[331_776, 884_736], [331_776, 884_736]],
     },
     "ExportRequest": {"share": 0.35},
     "ExportBody": _EXPORT,

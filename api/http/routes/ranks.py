@@ -34,9 +34,9 @@ def ranks(
     kept = matrices.kept(reader.application.settings.jobs_dir / job.id)
     ranks = _ranks(reader, job, [matrix.name for matrix in kept], candidate)
     layers, columns, rows = matrices.by_layer(kept, ranks)
-    shares = {matrix.name: matrix.density(ranks[matrix.name]) for matrix in kept}
-    _, _, densities = matrices.by_layer(kept, shares)
-    return RanksBody(layers=layers, matrices=columns, ranks=rows, densities=densities)
+    _, _, densities = matrices.by_layer(kept, {one.name: one.density(ranks[one.name]) for one in kept})
+    _, _, sizes = matrices.by_layer(kept, {one.name: one.dense_params for one in kept})
+    return RanksBody(layers=layers, matrices=columns, ranks=rows, densities=densities, dense_params=sizes)
 
 
 def _ranks(reader: Caller, job: Job, names: list[str], candidate: int | None) -> dict[str, int]:

@@ -198,6 +198,9 @@ class RanksBody(BaseModel):
     densities: list[list[float | None]] = Field(
         description="A row for each layer, in it the share of numbers that each matrix keeps: 1 for dense."
     )
+    dense_params: list[list[int | None]] = Field(
+        description="A row for each layer, in it the numbers of each matrix when dense: the weight of its density."
+    )
 
 
 class ArtifactBody(BaseModel):

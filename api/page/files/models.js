@@ -7,7 +7,7 @@ import { isReport } from "./client.js";
 import { h, refill, section } from "./elements.js";
 import { exportCandidate } from "./exports.js";
 import { dropUnit, percent } from "./format.js";
-import { rankMap } from "./ranks.js";
+import { rankMap, readRanks } from "./ranks.js";
 
 const EXPORTED = ""; // what the choice of models calls the one without an id
 
@@ -76,8 +76,8 @@ export class Models {
     this.#showFacts(model);
     if (model === this.#ofRanks) return;
     this.#ofRanks = model;
-    const map = await rankMap(this.job.id, model === EXPORTED ? null : model, "Ranks", this.signal);
-    if (model === this.#ofRanks) this.map.replaceChildren(map); // else another was chosen meanwhile
+    const ranks = await readRanks(this.job.id, model === EXPORTED ? null : model, this.signal);
+    if (model === this.#ofRanks) this.map.replaceChildren(rankMap(ranks, "Ranks")); // else another was chosen meanwhile
   }
 
   #showFacts(model) {

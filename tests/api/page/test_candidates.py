@@ -83,7 +83,7 @@ def test_candidate_is_picked_from_the_table(page, server, scored):
     models.get_by_role("button", name="show candidate 1").click()
     expect(models.get_by_role("combobox", name="Model")).to_have_value("1")
     ranks = models.locator(".ranks")
-    expect(row(ranks, "q_proj").get_by_role("cell")).to_have_text(["16", "32"])
+    expect(row(ranks, "q_proj").get_by_role("cell")).to_have_text(["16", "32", "75"])
     with page.expect_download() as download:
         models.get_by_role("button", name="Candidates as CSV").click()
     assert download.value.path().read_text().splitlines() == [

@@ -2,7 +2,7 @@
 
 import re
 
-from browsing import finished, in_mid_search, saved, section
+from browsing import finished, in_mid_search, row, saved, section
 from playwright.sync_api import expect
 
 
@@ -10,6 +10,7 @@ def test_jobs_are_ticked_and_compared(page, server, pipeline, scored):
     url, client = server
     first = finished(client, {**scored, "name": "<i>first</i>"})
     pipeline.result["promise_held"] = False
+    pipeline.result["ranks"] = {"layers.0.q_proj": -1, "layers.1.q_proj": 24}
     scored["task"]["prompt"] = "x" * 500 + "{{ text }}"
     second = finished(client, {**scored, "name": "second", "objective": {"kind": "max_drop", "points": 1}})
     finished(client, {**scored, "name": "third"})
@@ -49,8 +50,16 @@ def test_jobs_are_ticked_and_compared(page, server, pipeline, scored):
         ]
     )
     ranks = section(page, "Ranks of the exported models")
-    expect(ranks.get_by_role("heading", level=3)).to_have_text(["<i>first</i>", "second"])
-    expect(ranks.get_by_role("table")).to_have_count(2)
+    expect(ranks.get_by_role("heading", level=3)).to_have_text(
+        ["<i>first</i>", "second", "second against <i>first</i>"]
+    )
+    expect(ranks.get_by_role("table")).to_have_count(3)
+    difference = ranks.get_by_role("table").last
+    expect(row(difference, "q_proj").get_by_role("cell")).to_have_text(["+50", "-25", "+13"])
+    expect(row(difference, "kept, %").get_by_role("cell")).to_have_text(["+50", "-25", "+13"])
+    expect(difference.locator(".less").first).to_have_attribute(
+        "title", "q_proj of layer 1: 100.0 % of its numbers, 75.0 % here"
+    )
     chart = page.get_by_role("img", name="Size against drop of these jobs")
     expect(chart).to_have_accessible_name(
         re.compile(r"<i>first</i>: 1 models found, 2 finalists; second: 1 models found, 2 finalists$")

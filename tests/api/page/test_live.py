@@ -28,7 +28,7 @@ def test_running_job_is_followed_to_its_result(page, server, pipeline, scored):
     expect(stages).to_have_count(0)
     expect(choice).to_have_value("")  # the exported model
     cells = row(section(page, "Models found").get_by_role("table"), "q_proj").get_by_role("cell")
-    expect(cells).to_have_text(["16", "·"])
+    expect(cells).to_have_text(["16", "·", "75"])
 
 
 def test_broken_stream_leaves_no_gap(page, server, pipeline, spec):

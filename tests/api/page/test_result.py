@@ -65,7 +65,10 @@ def test_charts_and_tables_are_saved(page, server, scored):
     }
     colours = {element.get(name) for element in shown.iter() for name in ("fill", "stroke")}
     assert all(re.fullmatch("none|#[0-9a-f]{6}", colour) for colour in colours if colour is not None)
-    assert saved(page, "Ranks as CSV") == ("Ranks.csv", "layer,0,1\r\nq_proj,16,·\r\n".encode())
+    assert saved(page, "Ranks as CSV") == (
+        "Ranks.csv",
+        'layer,0,1,"kept, %"\r\nq_proj,16,·,75\r\n"kept, %",50,100,75\r\n'.encode(),
+    )
     assert saved(page, "Finalists as CSV")[1].splitlines()[1] == b"50.0 %,-0.50,-1.60 to +0.60,"
     page.goto(url)
     assert saved(page, "Jobs as CSV")[1].splitlines()[1].decode().startswith(f"'{formula},succeeded")
@@ -81,12 +84,19 @@ def test_ranks_of_the_chosen_model(page, server, scored):
     def cells():
         return row(models.get_by_role("table"), "q_proj").get_by_role("cell")
 
-    expect(cells()).to_have_text(["16", "·"])
+    expect(cells()).to_have_text(["16", "·", "75"])
     expect(cells().first).to_have_attribute("title", "q_proj of layer 0: rank 16, 50.0 % of its numbers")
+    expect(models.locator(".ranks .most")).to_have_text("·")
+    margin = row(models.get_by_role("table"), "kept, %").get_by_role("cell")
+    expect(margin).to_have_text(["50", "100", "75"])
+    expect(margin.first).to_have_attribute("title", "layer 0: 50.0 % of the numbers")
+    expect(models.locator(".scale")).to_have_text(
+        "Numbers kept: 0 %25 %50 %75 %100 % one of the tenth that keep most"
+    )
     models.get_by_role("combobox", name="Model").select_option(str(found["id"]))
-    expect(cells()).to_have_text(["16", "32"])
+    expect(cells()).to_have_text(["16", "32", "75"])
     models.get_by_role("combobox", name="Model").select_option(label="the exported model")
-    expect(cells()).to_have_text(["16", "·"])
+    expect(cells()).to_have_text(["16", "·", "75"])
 
 
 def test_late_answer_does_not_replace_newer_ranks(page, server, scored):
@@ -110,7 +120,7 @@ def test_late_answer_does_not_replace_newer_ranks(page, server, scored):
         "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
     )  # it was taken in
 
-    expect(row(models.locator(".ranks"), "q_proj").get_by_role("cell")).to_have_text(["16", "·"])
+    expect(row(models.locator(".ranks"), "q_proj").get_by_role("cell")).to_have_text(["16", "·", "75"])
 
 
 def test_job_without_matrices(page, server, scored, settings):
@@ -178,7 +188,7 @@ def test_export_of_a_clicked_candidate(page, server, scored):
 
     [found] = client.candidates(id, pareto=True)
     expect(models.get_by_role("combobox", name="Model")).to_have_value(str(found["id"]))
-    expect(row(models.get_by_role("table"), "q_proj").get_by_role("cell")).to_have_text(["16", "32"])
+    expect(row(models.get_by_role("table"), "q_proj").get_by_role("cell")).to_have_text(["16", "32", "75"])
     expect(models).to_contain_text(
         "scored on 8 records of the search split, loss 0.0400 nats, drop +0.80 points"
     )
@@ -236,7 +246,7 @@ def test_result_of_an_export(page, server, pipeline, scored):
     expect(result).not_to_contain_text("loses at most")
     expect(row(result, "accuracy, search")).to_contain_text("0.7900.770, drop +0.80 points")
     ranks = section(page, "Models found").get_by_role("table").filter(has_text="q_proj")
-    expect(row(ranks, "q_proj").get_by_role("cell")).to_have_text(["16", "·"])
+    expect(row(ranks, "q_proj").get_by_role("cell")).to_have_text(["16", "·", "75"])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import { Candidates } from "../candidates.js";
 import { get } from "../client.js";
 import { ComparisonChart, markOf } from "./comparison.js";
 import { differences } from "./differences.js";
+import { rankDifference } from "./rank_difference.js";
 import { fill, h, section, table } from "../elements.js";
 import { dropUnit, percent, signed, took } from "../format.js";
 import { MOST_COMPARED, nameOf, stateChip } from "../jobs.js";
-import { rankMap } from "../ranks.js";
+import { rankMap, readRanks } from "../ranks.js";
 import { interval, splitOf } from "../result.js";
 import { savable } from "../saving.js";
 
@@ -21,9 +22,20 @@ export async function showCompare(place, ids, signal) {
   chart.draw();
   fill(results, [resultsTable(jobs)]);
   fill(specs, [specTable(jobs)]);
-  const maps = jobs.map(async (job) => (job.result?.ranks ? h("section", {}, h("h3", {}, nameOf(job)), await rankMap(job.id, null, `Ranks of ${nameOf(job)}`, signal)) : null));
-  const shown = (await Promise.all(maps)).filter((map) => map !== null);
-  fill(ranks, shown.length > 0 ? [h("div", { class: "beside" }, shown)] : []);
+  const exported = jobs.filter((job) => job.result?.ranks);
+  const read = await Promise.all(exported.map((job) => readRanks(job.id, null, signal)));
+  fill(ranks, exported.length > 0 ? [h("div", { class: "beside" }, maps(exported, read))] : []);
+}
+
+// The ranks of every model, and what each keeps that the first does not.
+function maps(jobs, ranks) {
+  const names = jobs.map(nameOf);
+  const shown = ranks.map((one, index) => [names[index], rankMap(one, `Ranks of ${names[index]}`)]);
+  const differences = ranks.slice(1).map((one, index) => {
+    const title = `${names[index + 1]} against ${names[0]}`;
+    return [title, rankDifference(ranks[0], one, title)];
+  });
+  return [...shown, ...differences].filter(([, map]) => map !== null).map(([title, map]) => h("section", {}, h("h3", {}, title), map));
 }
 
 async function found(job, signal) {

@@ -9,6 +9,7 @@ def test_the_ranks_of_the_result_are_a_table_of_layers(shared, shared_job):
         "matrices": ["q_proj"],
         "ranks": [[16], [-1]],
         "densities": [[0.5], [1.0]],
+        "dense_params": [[4096], [4096]],
     }
 
 
