@@ -85,15 +85,19 @@ class Client:
         *,
         states: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
+        search: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return jobs, newest first.
 
-        Filters: in one of the `states`, with all `labels`, after the job with the id `after` in this order.
+        Filters: in one of the `states`, with all `labels`, with `search` in name or owner or where the id begins, after
+        the job with the id `after` in this order.
         """
         label = [f"{name}:{value}" for name, value in (labels or {}).items()]
-        params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
+        params = _given(
+            state=list(states) or None, label=label or None, search=search, limit=limit, after=after
+        )
         return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
 
     def change(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:

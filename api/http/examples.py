@@ -58,6 +58,7 @@ _GENERATION: dict[str, Any] = {
     "loss_max": 0.07,
     "loss_std": 0.01,
 }
+_PROGRESS = {"phase": "search", "done": 120, "total": 400, "left_s": 260.5}
 _KEY: dict[str, Any] = {
     "id": "5f0c2a9b7d31",
     "owner": "alice",
@@ -103,7 +104,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "JobSpec": _SPEC,
     "JobChanges": {"labels": {"team": "films"}, "priority": 10, "actors": 4},
     "JobBody": {**_SUMMARY, "spec": _SPEC, "result": None},
-    "JobList": {"jobs": [_SUMMARY], "next": "0650f3a1c2b7e49d3f20a18c"},
+    "JobList": {
+        "jobs": [{**_SUMMARY, "progress": _PROGRESS, "outcome": None}],
+        "next": "0650f3a1c2b7e49d3f20a18c",
+    },
     "EstimateBody": {
         "model": {
             "matrices": 210,

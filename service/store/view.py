@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, or_, select, tuple_
 
 from ranksieve.search.errors import GoneError, InputError, NotFoundError
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.store import fronts, mapping
 from ranksieve.service.store.database import Database
+from ranksieve.service.store.progress import PhaseProgress, under_way
 from ranksieve.service.store.schema import (
     CandidateRow,
     EventRow,
@@ -56,6 +57,7 @@ class View:
         *,
         states: Iterable[JobState] = (),
         labels: Iterable[str] = (),
+        search: str = "",
         limit: int = 50,
         after: str | None = None,
     ) -> list[Job]:
@@ -66,6 +68,7 @@ class View:
         Args:
             states: States of the jobs to return; empty: all.
             labels: Labels that the jobs must have, each `name:value`; both parts may hold colons.
+            search: Part of the jobs' name or owner in any case, or the beginning of their id.
             limit: Most jobs to return.
             after: Id of the last job of the page before.
 
@@ -79,6 +82,10 @@ class View:
             query = query.where(JobRow.state.in_(wanted))
         for label in labels:
             query = query.where(JobRow.id.in_(_labelled(label)))
+        if search:
+            name = JobRow.spec["name"].as_string()
+            parts = [column.icontains(search, autoescape=True) for column in (name, JobRow.owner)]
+            query = query.where(or_(*parts, JobRow.id.startswith(search, autoescape=True)))
         if after is not None:
             if not after.isalnum():
                 raise InputError("after", f"must be the id of a job; got {after!r}")
@@ -153,6 +160,12 @@ class View:
         query = select(EventRow).where(EventRow.job_id == id, EventRow.type == type.value)
         found = self._rows_of(id, query.order_by(EventRow.seq.desc()).limit(1))
         return mapping.event_of(found[0]) if found else None
+
+    def progress(self, id: str) -> PhaseProgress | None:
+        """Return the phase that a job is in; None between phases."""
+        with self.database.reading() as session:
+            mapping.find_job(session, id, self._owner)
+            return under_way(session, id)
 
     def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
         """Return a page of a job's generation records, oldest first.

@@ -16,9 +16,9 @@ from ranksieve.api.http.requests.json_bodies import JsonRoute
 from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
 from ranksieve.api.http.routes.etags import IfNoneMatch, tagged
 from ranksieve.api.http.schemas.common import After
-from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
+from ranksieve.api.http.schemas.jobs import JobBody, JobList, ListedJob, Outcome, ProgressBody
 from ranksieve.service.job.changes import JobChanges
-from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.server.keys import Scope
 from ranksieve.service.spec import LONGEST_LABEL
 
@@ -39,14 +39,21 @@ def list_jobs(
     label: Annotated[
         list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
     ] = [],  # noqa: B006 (read by FastAPI)
+    search: Annotated[
+        str,
+        Query(
+            pattern=r"^[^\x00]*$",
+            max_length=100,
+            description="Only jobs with this in their name or owner, in any case, or with an `id` that begins so.",
+        ),
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the previous page.")] = None,
 ) -> JobList:
     """List jobs, newest first."""
-    found = reader.jobs.jobs(states=state, labels=label, limit=limit + 1, after=after)
+    found = reader.jobs.jobs(states=state, labels=label, search=search, limit=limit + 1, after=after)
     jobs, more = found[:limit], len(found) > limit
-    shown = [JobSummary.of(reader.shown_job(replace(job, result=None))) for job in jobs]
-    return JobList(jobs=shown, next=jobs[-1].id if more else None)
+    return JobList(jobs=[_listed(reader, job) for job in jobs], next=jobs[-1].id if more else None)
 
 
 @router.get(
@@ -112,6 +119,15 @@ def check_priority(submitter: Caller, priority: int) -> None:
             HTTPStatus.FORBIDDEN,
             f"a priority above 0 needs a key of scope admin; got {priority}; leave it out",
         )
+
+
+def _listed(reader: Caller, job: Job) -> ListedJob:
+    progress = reader.jobs.progress(job.id) if job.state.interruptible else None
+    return ListedJob.of(
+        reader.shown_job(replace(job, result=None)),
+        outcome=None if job.result is None else Outcome.of(job.result),
+        progress=None if progress is None else ProgressBody.of(progress),
+    )
 
 
 def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:

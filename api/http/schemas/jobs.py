@@ -1,5 +1,6 @@
 """Jobs with their generations, candidates, artifacts and exports."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -22,7 +23,7 @@ class JobErrorBody(Shown):
 
 
 class JobSummary(Shown):
-    """Job in a list: without its spec and result."""
+    """Job without its spec and result."""
 
     id: str
     owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
@@ -60,10 +61,52 @@ class JobBody(JobSummary):
     result: Result | None = Field(description="Null until the job has succeeded.")
 
 
+class ProgressBody(Shown):
+    """Phase that a job is in."""
+
+    phase: str
+    done: int
+    total: int
+    left_s: float | None = Field(
+        description="Seconds that the rest of the phase takes at the pace so far; null before there is one. "
+        "A search may end before its total."
+    )
+
+
+class Outcome(BaseModel):
+    """What a job that succeeded has gained and lost; more is in its result."""
+
+    kept_block_params: float = Field(description="Parameters in the blocks over those of the dense model.")
+    metric_name: str = Field(description="`accuracy`, `token_f1` or `perplexity`, as in the result.")
+    split: str = Field(description="Split that the drop was measured on: test, else confirm.")
+    drop_points: float | None = Field(description="As in the result, in the metric's unit; lower is better.")
+    promise_held: bool | None = Field(description="As in the result; null where nothing was promised.")
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Self:
+        """Build it from a job's result."""
+        best = result["best"]
+        split = "test" if "test" in best["drop"] else "confirm"
+        return cls(
+            kept_block_params=best["kept_block_params"],
+            metric_name=result["metric_name"],
+            split=split,
+            drop_points=best["drop"][split]["drop_points"],
+            promise_held=result["promise_held"],
+        )
+
+
+class ListedJob(JobSummary):
+    """Job in the list of jobs."""
+
+    progress: ProgressBody | None = Field(description="Null while it does not run, and between phases.")
+    outcome: Outcome | None = Field(description="Null until the job has succeeded.")
+
+
 class JobList(BaseModel):
     """Page of jobs, newest first."""
 
-    jobs: list[JobSummary]
+    jobs: list[ListedJob]
     next: str | None = Field(description="Value of `after` for the next page; null on the last one.")
 
 

@@ -2,7 +2,7 @@
 
 import { ended, get, pause } from "./client.js";
 import { h, refill, table } from "./elements.js";
-import { moment, took } from "./format.js";
+import { moment, percent, signed, span, took } from "./format.js";
 import { savable } from "./saving.js";
 
 const REFRESH_MS = 3000;
@@ -12,18 +12,22 @@ const STATES = [
   "succeeded", "failed", "crashed", "cancelled",
 ];
 
-export async function showJobs(place, signal) {
+// `query` is what the address says of the list: `state` and `search`, as the API has them.
+export async function showJobs(place, query, signal) {
   document.title = "ranksieve";
-  // `after` of the page that is asked for, behind those of the pages before it, and the filter: Back leads to them.
-  let { pages, state } = history.state ?? { pages: [null], state: "" };
+  const asked = new URLSearchParams(query);
+  let [state, search] = ["state", "search"].map((name) => asked.get(name) ?? "");
+  if (!STATES.includes(state)) state = "";
+  // `after` of the page that is asked for, behind those of the pages before it: Back leads to them.
+  let { pages } = history.state ?? { pages: [null] };
   let shown = null; // the page that is shown, and its `pages`
   let asking = new AbortController();
   const want = (others) => {
-    pages = others;
-    state = states.value;
-    history.replaceState({ pages, state }, "");
+    [pages, state, search] = [others, states.value, searched.value.trim()];
+    history.replaceState({ pages }, "", `#/${filters().size > 0 ? `?${filters()}` : ""}`);
     asking.abort(); // the answer to what was asked before comes too late
   };
+  const filters = () => new URLSearchParams(Object.entries({ state, search }).filter(([, value]) => value !== ""));
   const newer = h("button", { type: "button", hidden: true, onclick: () => want(shown.pages.slice(0, -1)) }, "newer");
   const older = h("button", { type: "button", hidden: true, onclick: () => want([...shown.pages, shown.next]) }, "older");
   const anew = () => {
@@ -37,6 +41,7 @@ export async function showJobs(place, signal) {
     STATES.map((name) => h("option", { value: name }, name)),
   );
   states.value = state;
+  const searched = h("input", { type: "search", value: search, maxlength: 100, placeholder: "name, owner or id", "aria-label": "Search", onchange: anew });
   const ticked = new Set(); // ids, in the order in which they were ticked
   const compared = h("button", { type: "button", onclick: () => { location.hash = `#/compare/${[...ticked].join(",")}`; } });
   const tick = ({ currentTarget: { value, checked } }) => {
@@ -50,15 +55,14 @@ export async function showJobs(place, signal) {
   }
   offerComparison();
   const list = h("div");
-  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states, compared), list, h("p", { class: "pages" }, newer, older));
+  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, searched, states, compared), list, h("p", { class: "pages" }, newer, older));
 
   async function show(here) {
-    const query = new URLSearchParams({ limit: 25 });
-    if (state !== "") query.set("state", state);
+    const query = new URLSearchParams([["limit", 25], ...filters()]);
     if (pages.at(-1) !== null) query.set("after", pages.at(-1));
     shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
-    const none = state === "" && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
+    const none = filters().size === 0 && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
     refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs, ticked, tick) : h("p", {}, none));
     const at = document.activeElement;
     newer.hidden = pages.length === 1;
@@ -83,16 +87,26 @@ export async function showJobs(place, signal) {
   }
 }
 
+// Name of a column, and what a job has there, if anything. Those that no job has anything in are left out.
+const COLUMNS = [
+  ["state", stateChip],
+  ["phase", ({ progress }) => progress && `${progress.phase} ${percent(progress.done / progress.total, 0)}`],
+  ["left in phase", ({ progress }) => progress?.left_s != null && `about ${span(progress.left_s)}`],
+  ["kept", ({ outcome }) => outcome && percent(outcome.kept_block_params)],
+  ["drop", ({ outcome }) => outcome?.drop_points != null && `${signed(outcome.drop_points)} ${outcome.metric_name === "perplexity" ? "%" : "points"}`],
+  ["objective", ({ outcome }) => outcome?.promise_held != null && (outcome.promise_held ? "met" : "not met")],
+  ["took", took],
+  ["labels", ({ labels }) => Object.entries(labels).map(([name, value]) => `${name}: ${value}`).join(", ")],
+  ["owner", ({ owner }) => owner],
+  ["created", ({ created_at: created }) => moment(created)],
+  ["error", ({ error }) => error?.message],
+];
+
 function jobTable(jobs, ticked, tick) {
-  const rows = jobs.map((job) => [
-    [tickBox(job, ticked.has(job.id), tick), h("a", { href: `#/jobs/${job.id}` }, nameOf(job))],
-    stateChip(job),
-    Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`).join(", "),
-    moment(job.created_at),
-    took(job),
-    job.error === null ? "" : job.error.message,
-  ]);
-  return savable("Jobs", table(["job", "state", "labels", "created", "took", "error"], rows, { class: "jobs" }));
+  const links = jobs.map((job) => [tickBox(job, ticked.has(job.id), tick), h("a", { href: `#/jobs/${job.id}` }, nameOf(job))]);
+  const columns = COLUMNS.map(([name, value]) => [name, jobs.map((job) => value(job) || "")]).filter(([, cells]) => cells.some((cell) => cell !== ""));
+  const rows = jobs.map((_, index) => [links[index], ...columns.map(([, cells]) => cells[index])]);
+  return savable("Jobs", table(["job", ...columns.map(([name]) => name)], rows, { class: "jobs" }));
 }
 
 const tickBox = (job, checked, tick) => h("input", { type: "checkbox", value: job.id, checked, "aria-label": `compare ${nameOf(job)}`, onchange: tick });

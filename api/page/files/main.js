@@ -17,7 +17,7 @@ const VIEWS = [
   [/^jobs\/([0-9a-zA-Z]+)$/, ([id], signal) => showJob(place, id, signal)],
   [/^submit(?:\?from=([0-9a-zA-Z]+))?$/, ([from = null], signal) => showSubmit(place, from, signal)],
   [/^compare\/([0-9a-zA-Z]+(?:,[0-9a-zA-Z]+)*)$/, ([ids], signal) => showCompare(place, ids.split(","), signal)],
-  [/^/, (_, signal) => showJobs(place, signal)],
+  [/^(?:\?(.*)$)?/, ([query = ""], signal) => showJobs(place, query, signal)],
 ];
 
 function show() {

@@ -1,6 +1,8 @@
 """List of jobs, and the API key that all requests are sent with."""
 
-from browsing import finished, section
+import re
+
+from browsing import finished, in_mid_search, section
 from playwright.sync_api import expect
 
 from ranksieve.api.client.client import Client
@@ -37,6 +39,30 @@ def test_states_and_pages(page, server, pipeline, spec):
     expect(page.get_by_label("State")).to_have_value("succeeded")
     pipeline.go.set()
     expect(page.locator("tbody tr")).to_have_count(25)  # the list is read anew as jobs end
+
+
+def test_link_to_a_list_and_its_columns(page, server, pipeline, spec):
+    url, client = server
+    finished(client, {**spec, "name": "the <i>first</i>"})
+    pipeline.searching.clear()
+    in_mid_search(pipeline, client, {**spec, "name": "under way"})
+
+    page.goto(url)
+    heads = page.get_by_role("columnheader")
+    expect(heads).to_have_text(["job", "state", "kept", "drop", "objective", "took", "owner", "created"])
+    page.get_by_label("Search").fill("FIRST</i>")
+    page.get_by_label("Search").press("Enter")
+    expect(page.locator("tbody tr")).to_have_text(
+        [re.compile(r"^the <i>first</i>succeeded40\.0 %\+0\.70 pointsmet0 sadmin")]
+    )
+    assert page.url == f"{url}/#/?search=FIRST%3C%2Fi%3E"
+    page.get_by_label("State").select_option("searching")
+    expect(page.get_by_text("No such jobs.")).to_be_visible()
+
+    page.goto(f"{url}/#/?state=searching&search=under")
+    expect(page.get_by_label("Search")).to_have_value("under")
+    expect(page.get_by_label("State")).to_have_value("searching")
+    expect(page.locator("tbody tr")).to_contain_text(["under way"])
 
 
 def test_late_answer_does_not_replace_a_newer_list(page, server, pipeline, spec):

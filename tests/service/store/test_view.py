@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import JobState, Request
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store, View
+from ranksieve.service.store.progress import PhaseProgress
+from ranksieve.service.store.schema import EventRow
 
 MakeSpec = Callable[..., JobSpec]
 MakeCandidate = Callable[..., dict[str, Any]]
@@ -22,6 +25,7 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
     "events": lambda view, id: view.events(id),
     "follow": lambda view, id: view.follow(id),
     "last_event": lambda view, id: view.last_event(id, EventType.JOB_STATE),
+    "progress": lambda view, id: view.progress(id),
     "generations": lambda view, id: view.generations(id),
     "exports": lambda view, id: view.exports(id),
     "candidate": lambda view, id: view.candidate(id, view.candidates(id)[0]["id"]),
@@ -74,6 +78,44 @@ def test_the_last_event_is_the_newest_of_its_type(store: Store, make_spec: MakeS
     assert found is not None
     assert (found.seq, found.data) == (3, {"done": 2})
     assert store.last_event(job.id, EventType.LATENCY_MEASURED) is None
+
+
+@ON_EACH
+def test_progress_is_that_of_the_phase_under_way(store: Store, make_spec: MakeSpec) -> None:
+    job = store.submissions.create_job(make_spec())
+
+    def told(**data: Any) -> None:
+        store.runs.append_event(job.id, EventType.PHASE_PROGRESS, data, epoch=job.epoch)
+
+    assert store.progress(job.id) is None
+    told(phase="calibration", done=2, total=10)
+    assert store.progress(job.id) == PhaseProgress(phase="calibration", done=2, total=10, left_s=None)
+    with store.database.writing() as session:
+        first = session.get_one(EventRow, (job.id, 2))
+        first.at -= timedelta(hours=3)
+    told(phase="calibration", done=5, total=10)
+    found = store.progress(job.id)
+    assert found is not None
+    assert (found.done, found.left_s) == (5, pytest.approx(5 * 3600, rel=0.01))
+    told(phase="calibration", done=10, total=10)
+    assert store.progress(job.id) is None
+    told(phase="search", done=1, total=2)
+    store.runs.append_event(job.id, EventType.JOB_STATE, {"state": "paused"}, epoch=job.epoch)
+    assert store.progress(job.id) is None
+
+
+@ON_EACH
+def test_jobs_are_searched_by_name_owner_and_id(store: Store, make_spec: MakeSpec) -> None:
+    films, other = (
+        store.submissions.create_job(make_spec(name), owner)
+        for name, owner in (("Films 100%", "alice"), ("books", "bob"))
+    )
+
+    for search in ("films", "S 100%", "ALI", films.id[:-1]):
+        assert [job.id for job in store.jobs(search=search)] == [films.id]
+    assert [job.id for job in store.jobs(search="oo")] == [other.id]
+    assert store.jobs(search="%") == store.jobs(search="100%") != store.jobs()
+    assert store.seen_by("bob").jobs(search="films") == store.jobs(search="1_0") == []
 
 
 def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:

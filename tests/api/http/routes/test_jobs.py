@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from ranksieve.api.http.places import OWNER_PLACES
 from ranksieve.search.errors import InputError, ScoringError
+from ranksieve.service.job.events import EventType
 
 
 def _end(http: TestClient, job_id: str) -> dict[str, Any]:
@@ -87,6 +88,34 @@ def test_jobs_are_listed_newest_first_by_page_and_state(http, spec, pipeline):
     assert [job["id"] for job in queued["jobs"]] == [ids[2], ids[1]]
     assert [job["id"] for job in both["jobs"]] == ids[::-1]
     assert "spec" not in first["jobs"][0]
+
+
+def test_a_list_tells_the_phase_and_what_came_of_jobs(http, spec, pipeline, application):
+    done = http.post("/v1/jobs", json={**spec, "name": "done"}).json()["id"]
+    _end(http, done)
+    pipeline.go.clear()
+    pipeline.searching.clear()
+    running = http.post("/v1/jobs", json={**spec, "name": "running"}).json()["id"]
+    assert pipeline.searching.wait(60)
+    store, data = application.store, {"phase": "search", "done": 1, "total": 4}
+    store.runs.append_event(running, EventType.PHASE_PROGRESS, data, epoch=store.job(running).epoch)
+
+    listed = http.get("/v1/jobs").json()["jobs"]
+
+    assert [(one["progress"], one["outcome"]) for one in listed] == [
+        ({"phase": "search", "done": 1, "total": 4, "left_s": None}, None),
+        (
+            None,
+            {
+                "kept_block_params": 0.4,
+                "metric_name": "accuracy",
+                "split": "test",
+                "drop_points": 0.7,
+                "promise_held": True,
+            },
+        ),
+    ]
+    assert [one["id"] for one in http.get("/v1/jobs?search=RUN").json()["jobs"]] == [running]
 
 
 def test_cancel_ends_a_running_job_and_a_queued_one(http, spec, pipeline):
