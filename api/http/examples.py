@@ -145,7 +145,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             {
                 "id": 17,
                 "generation": 3,
-                "examples": 256,
                 "genome": [1, 2],
                 "ranks": [16, -1],
                 "kept_share": 0.41,

@@ -71,4 +71,4 @@ def _measured_on(export: Export, task: EncodedTask) -> tuple[str, int]:
     """Return the most telling split of the model and its number of scored examples."""
     if export.finalist is not None:
         return "confirm", len(task.splits["confirm"])
-    return "search", int(export.candidate["examples"])
+    return "search", len(task.splits["search"])

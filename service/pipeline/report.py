@@ -106,7 +106,7 @@ def export_summary(spec: JobSpec, export: Export, space: SearchSpace, prepared: 
             "job": export.job,
             "asked": export.asked,
             "measured_on": list(metric),
-            "search_examples": candidate["examples"],
+            "search_examples": spec.sizes["search"],
         },
         "target_bytes": None,
         **latency.predicted(latency.of_export(export), space.matrices, space.ranks(export.genome)),

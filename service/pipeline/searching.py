@@ -104,6 +104,11 @@ def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolu
         plan.objective,
         plan.settings,
         seeds=plan.seeds,
-        memo=[] if state is None else map(Outcome.from_json, log.memo()),
+        memo=[] if state is None else _memo(log, plan.settings.full),
         state=state,
     )
+
+
+def _memo(log: JobLog, examples: int) -> list[Outcome]:
+    """Return every saved outcome; all are of as many examples."""
+    return [Outcome.from_json({**row, "examples": examples}) for row in log.memo()]

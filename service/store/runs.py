@@ -77,8 +77,8 @@ class Runs:
         Args:
             id: The job.
             record: The generation's summary; `generation` is its number.
-            candidates: Its scorings, each with `generation`, `examples`, `genome`, `ranks`, `kept_share`, `kl_nats`,
-                `drop_points`, `metric`, `tokens`, `seconds` and `failure`.
+            candidates: Its scorings, each with `generation`, `genome`, `ranks`, `kept_share`, `kl_nats`, `loss_nats`,
+                `drop_points`, `drop_bound`, `metric`, `tokens`, `seconds` and `failure`.
             search_state: State from which the search can continue.
             epoch: Epoch of the claim that the job runs by.
 

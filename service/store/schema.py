@@ -158,7 +158,7 @@ class GenerationRow(Base):
 
 
 class CandidateRow(Base):
-    """One scoring of one genome on `examples` search examples.
+    """One scoring of one genome on the search split.
 
     `failure` is the reason if there are no numbers.
     """
@@ -169,7 +169,6 @@ class CandidateRow(Base):
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     generation: Mapped[int]
-    examples: Mapped[int]
     genome: Mapped[list[int]]
     ranks: Mapped[list[int]]
     kept_share: Mapped[float]

@@ -28,7 +28,7 @@ def differences(store: Store, job: Job, expected: Mapping[str, Any]) -> list[str
     """What of a job that has ended is not as in an undisturbed run, or was done or told of twice."""
     found = account(store, job)
     wrong = [f"job {job.id}: {name} differ" for name in expected if found[name] != expected[name]]
-    scored = [(tuple(row["genome"]), row["examples"]) for row in found["candidates"]]
+    scored = [tuple(row["genome"]) for row in found["candidates"]]
     if len(scored) != len(set(scored)):
         wrong.append(f"job {job.id}: scorings are recorded twice")
     events = store.events(job.id, limit=100_000)

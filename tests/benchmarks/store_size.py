@@ -73,7 +73,6 @@ def fill(store: Store, jobs: int, candidates: int) -> None:
                     {
                         "job_id": job_id(0 if number % 2 else number % jobs),
                         "generation": number // 100,
-                        "examples": 64 if number % 5 else 256,
                         "genome": genome,
                         "kept_share": (share := rng.random()),
                         "loss_nats": 1 - share + 0.2 * rng.random(),
@@ -88,7 +87,7 @@ def fill(store: Store, jobs: int, candidates: int) -> None:
 def fill_front(store: Store, job: str) -> None:
     """Puts the largest job's best scorings of as many sizes on its front."""
     full = select(CandidateRow.id, CandidateRow.kept_share, CandidateRow.loss_nats, CandidateRow.generation)
-    full = full.where(CandidateRow.job_id == job, CandidateRow.examples == 256)
+    full = full.where(CandidateRow.job_id == job)
     with store.database.writing() as session:
         best: dict[int, tuple[int, float, float, int]] = {}
         for one in session.execute(full):
@@ -112,11 +111,11 @@ def milliseconds(query: Callable[[], object]) -> tuple[float, float]:
 
 
 def save(store: Store, job: str, number: int) -> None:
-    """Saves a generation of 24 scorings, a third of them on all examples."""
+    """Saves a generation of 24 scorings."""
     rng, epoch = Random(number), store.job(job).epoch
     scorings = [
         {
-            "generation": number, "examples": 64 if index % 3 else 256, "genome": [16] * 210, "ranks": [16] * 210,
+            "generation": number, "genome": [16] * 210, "ranks": [16] * 210,
             "kept_share": (share := rng.random()), "kl_nats": 1 - share, "loss_nats": 1 - share, "drop_points": 1.0,
             "drop_bound": 2.0, "metric": 0.8, "tokens": 2048, "seconds": 0.5, "failure": None,
         }

@@ -60,7 +60,6 @@ def make_candidate() -> Callable[..., dict[str, Any]]:
         scored = failure is None
         return {
             "generation": generation,
-            "examples": 64,
             "genome": list(genome),
             "ranks": [16 * level for level in genome],
             "kept_share": 0.4,

@@ -118,8 +118,7 @@ def test_a_fork_is_known_by_its_key_and_only_of_jobs_that_its_owner_sees(
     store = application.store
     application.open()
     parent = store.submissions.create_job(make_spec("parent"), "alice")
-    scored = {**make_candidate(0, 3), "examples": 256}
-    store.runs.save_generation(parent.id, {"generation": 0}, [scored], {}, epoch=parent.epoch)
+    store.runs.save_generation(parent.id, {"generation": 0}, [make_candidate(0, 3)], {}, epoch=parent.epoch)
     spec = make_spec("fork").model_copy(update={"parent": ParentSpec(job=parent.id)})
 
     fork = application.submit(spec, "alice", "key", sees="alice")

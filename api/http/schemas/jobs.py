@@ -190,14 +190,13 @@ class GenerationPage(BaseModel):
 
 
 class CandidateBody(BaseModel):
-    """Scoring of a candidate on the first `examples` records of the search split.
+    """Scoring of a candidate on the search split.
 
     All numbers are null where the scoring failed. Losses and drops are better the lower they are.
     """
 
     id: int = Field(description="Id of the scoring, for an export or its ranks.")
     generation: int = Field(description="0: the seeds.")
-    examples: int = Field(description="Records of the search split.")
     genome: list[int] = Field(
         default_factory=list, description="Level of each matrix; absent with `genomes=false`."
     )

@@ -24,7 +24,6 @@ export class CandidateTable {
       ["loss, nats", lossOf, (loss) => fixed(loss, 4)],
       [`drop, ${unit}`, (one) => one.drop_points, signed],
       ["drop at most", (one) => one.drop_bound, signed],
-      ["records", (one) => one.examples, count],
       ["generation", (one) => one.generation, count],
       ["candidate", (one) => one.id, String],
     ];

@@ -2,7 +2,7 @@
 
 import { listed } from "./client.js";
 import { h } from "./elements.js";
-import { count, dropUnit, fixed, percent, signed } from "./format.js";
+import { dropUnit, fixed, percent, signed } from "./format.js";
 
 export const lossOf = (one) => one.loss_nats ?? one.kl_nats;
 
@@ -36,7 +36,7 @@ export class Candidates {
 // A candidate in words, with a button that exports it if `exported` is given.
 export function candidateFacts(one, { spec }, exported) {
   const unit = dropUnit(spec.task.kind);
-  const facts = [`candidate ${one.id} of generation ${one.generation}`, `${percent(one.kept_share)} kept`, `scored on ${count(one.examples)} records of the search split`];
+  const facts = [`candidate ${one.id} of generation ${one.generation}`, `${percent(one.kept_share)} kept`];
   facts.push(`loss ${fixed(lossOf(one), 4)} nats`);
   if (one.drop_points !== null) facts.push(`drop ${signed(one.drop_points)} ${unit}`);
   if (one.drop_bound !== null) facts.push(`at most ${signed(one.drop_bound)} expected on fresh records`);

@@ -171,7 +171,6 @@ RECORD = {
 }
 CANDIDATE = {
     "generation": 0,
-    "examples": 8,
     "genome": [1, 2],
     "ranks": [16, 32],
     "kept_share": 0.41,

@@ -15,7 +15,7 @@ LOSSES = {(9,): 0.1, (8,): 0.3, (7,): 0.2, (5,): 0.4, (3,): 0.6, (2,): 0.8}
 
 
 def candidate(base: dict[str, Any], genome: tuple[int, ...], **more: Any) -> dict[str, Any]:
-    sized = {"kept_share": genome[0] / 16, "loss_nats": LOSSES[genome], "examples": 256}
+    sized = {"kept_share": genome[0] / 16, "loss_nats": LOSSES[genome]}
     return {**base, **sized, **more}
 
 
@@ -25,7 +25,7 @@ def parent(store: Store, make_spec: Callable[..., JobSpec], make_candidate: Call
     job = store.submissions.create_job(make_spec(), "alice")
     first = [candidate(make_candidate(0, *genome), genome) for genome in [(9,), (8,), (7,), (5,)]]
     second = [candidate(make_candidate(1, *genome), genome) for genome in [(3,), (2,)]]
-    second.append({**make_candidate(1, 1, failure="not finite"), "examples": 256, "kept_share": 0.01})
+    second.append({**make_candidate(1, 1, failure="not finite"), "kept_share": 0.01})
     for number, candidates in enumerate([first, second]):
         store.runs.save_generation(job.id, {"generation": number}, candidates, {}, epoch=job.epoch)
     return job

@@ -184,7 +184,7 @@ def search(log):
     log.state(JobState.SEARCHING)
     for number in range(1000):
         candidate = {
-            "generation": number, "examples": 64, "genome": [number, -1], "ranks": [number, 3],
+            "generation": number, "genome": [number, -1], "ranks": [number, 3],
             "kept_share": 0.4, "kl_nats": 0.1, "loss_nats": 0.1, "drop_points": 1.0, "drop_bound": 1.5, "metric": 0.8,
             "tokens": 10, "seconds": 0.1, "failure": None,
         }

@@ -118,11 +118,11 @@ def test_the_front_is_what_no_smaller_model_beats(
     shares = [rng.randrange(1, 30) / 30 for _ in range(200)]
     points = [(share, round(1 - share + rng.randrange(10) / 20, 3)) for share in shares]
     rows = [
-        make_candidate(0, number) | {"examples": 256, "kept_share": share, "loss_nats": loss}
+        make_candidate(0, number) | {"kept_share": share, "loss_nats": loss}
         for number, (share, loss) in enumerate(points)
     ]
     rows[7] |= {"loss_nats": None, "kl_nats": points[7][1]}  # of a time before there was another loss
-    failed = make_candidate(0, 901, failure="out of memory") | {"examples": 256, "kept_share": 0.0}
+    failed = make_candidate(0, 901, failure="out of memory") | {"kept_share": 0.0}
     job, other = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     store.runs.save_generation(job.id, {"generation": 0}, [failed, *rows], {}, epoch=job.epoch)
     store.runs.save_generation(other.id, {"generation": 0}, [rows[0]], {}, epoch=other.epoch)

@@ -8,7 +8,7 @@ import { Chart } from "./chart.js";
 import { lowest, marks, rule, stairs } from "./layers.js";
 import { DIAMOND, DOT, STAR } from "./marks.js";
 
-const NAMES = ["id", "generation", "examples", "kept_share", "loss_nats", "kl_nats", "drop_points", "drop_bound", "drop_low", "drop_high"]; // in the file
+const NAMES = ["id", "generation", "kept_share", "loss_nats", "kl_nats", "drop_points", "drop_bound", "drop_low", "drop_high"]; // in the file
 const SAMPLES = [0, 0.5, 1]; // of the generations, in the legend
 
 // Losses are counted as the task's metric does, which the promise is about, or in nats, which the search minimises.
@@ -61,7 +61,7 @@ export class SizeChart {
       colour: colourAt(one.generation / last),
       id: one.id,
       one,
-      say: `candidate ${one.id} of generation ${one.generation}, ${one.examples} records: ${this.#numbers(one)}`,
+      say: `candidate ${one.id} of generation ${one.generation}: ${this.#numbers(one)}`,
     }));
   }
 
