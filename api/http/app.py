@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ranksieve.api import page
 from ranksieve.api.http import docs, errors
 from ranksieve.api.http.auth import Gate, admitted
+from ranksieve.api.http.compression import Compression
 from ranksieve.api.http.hosts import OwnPages, trusted_names
 from ranksieve.api.http.openapi import documented
 from ranksieve.api.http.places import Places
@@ -90,6 +91,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)
     settings = application.settings
+    app.add_middleware(Compression)
     app.add_middleware(
         Gate,
         application=application,
