@@ -39,13 +39,14 @@ def submit(
 def list_jobs(
     ctx: typer.Context,
     state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in one of these states.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only jobs with this in their name or owner.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """List a server's jobs, newest first."""
     with parts_of(ctx).connect(url, api_key) as client:
-        stdout().print(jobs_table(client.jobs(states=state or (), limit=limit)))
+        stdout().print(jobs_table(client.jobs(states=state or (), search=search, limit=limit)))
 
 
 @app.command("models")
@@ -65,6 +66,7 @@ def list_models(
 def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Follow a job until it has ended, through its pauses."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         _watch(client, job_id)
 
 
@@ -88,6 +90,7 @@ def change(
     if not given:
         raise InputError("change", "nothing to change; give at least one option, see --help")
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         client.change(job_id, given)
     typer.echo(f"{job_id} changed")
 
@@ -96,6 +99,7 @@ def change(
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Pause a job at once; a resume continues from its last saved generation."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         job = client.pause(job_id)
     typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
 
@@ -104,6 +108,7 @@ def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Resume a paused or crashed job where it stopped."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         typer.echo(f"{job_id} {client.resume(job_id)['state']}")
 
 
@@ -111,6 +116,7 @@ def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Stop a job's search; its best models are confirmed, tested and exported."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         client.stop(job_id)
     typer.echo(f"{job_id} stopping")
 
@@ -119,6 +125,7 @@ def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Api
 def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Cancel a job."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         job = client.cancel(job_id)
     typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
 
@@ -127,6 +134,7 @@ def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Delete a job that has ended, with its files on the server."""
     with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.full_id(job_id)
         client.delete(job_id)
     typer.echo(f"{job_id} deleted")
 
@@ -141,7 +149,7 @@ def download(
 ) -> None:
     """Download the exported model of a job."""
     with parts_of(ctx).connect(url, api_key) as client:
-        for path in client.download(job_id, output):
+        for path in client.download(client.full_id(job_id), output):
             typer.echo(path)
 
 

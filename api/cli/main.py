@@ -154,7 +154,7 @@ def export(
         console = Console(stderr=True)
         if data_dir is not None:
             tell_of_unfinished(client, console)
-        made = client.export(job_id, share=share, candidate=candidate)
+        made = client.export(client.full_id(job_id), share=share, candidate=candidate)
         outcome = follow(client, made["id"], console)
         if not outcome.succeeded:
             raise typer.Exit(FAILED)

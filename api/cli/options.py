@@ -15,7 +15,7 @@ DataDir = Annotated[
 ]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or how it alone begins.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
 DEFAULT_URL = "http://127.0.0.1:8765"

@@ -37,7 +37,7 @@ def report(
 
     compared = None if rivals is None else _rivals(rivals)
     with parts_of(ctx).connect(url, api_key) as client:
-        job = client.job(job_id)
+        job = client.job(client.full_id(job_id))
         answers = _History(client, job["id"]).read()
     if compared is not None:
         answers[f"jobs/{job['id']}/rivals"] = {"status": HTTPStatus.OK, "body": compared}

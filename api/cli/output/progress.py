@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from ranksieve.api.cli.output.sparkline import BestLoss
 from ranksieve.api.cli.output.terminal import plain
 from ranksieve.workers.types.metrics import drop_unit
 
@@ -74,7 +75,7 @@ class PlainView:
 
 
 class LiveView:
-    """Bars of running phases and a search line, below the lines of finished steps."""
+    """Bars of running phases, a search line and its curve, below finished steps."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -83,6 +84,7 @@ class LiveView:
         self._bars = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
         self._search = ""
+        self._best = BestLoss()
         self.live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=5)
 
     def update(self, event: Event) -> None:
@@ -90,12 +92,15 @@ class LiveView:
         line = self._narrator.line(event)
         if event["type"] == "generation.completed":
             self._search = line or ""
+            self._best.add(event["data"])
         elif line is not None:
             _print_line(self._console, line)
         if event["type"] == "phase.progress":
             self._move(event["data"])
-        elif _ends_run(event):
-            self._clear()
+        elif event["type"] == "job.state":
+            self._clear_bars()
+            if _ends_run(event):
+                self._search, self._best = "", BestLoss()
 
     def _move(self, data: Mapping[str, Any]) -> None:
         phase, done, total = data["phase"], data["done"], data["total"]
@@ -104,14 +109,13 @@ class LiveView:
         task = self._tasks[phase]
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
-    def _clear(self) -> None:
+    def _clear_bars(self) -> None:
         for task in self._tasks.values():
             self._bars.remove_task(task)
         self._tasks.clear()
-        self._search = ""
 
     def _render(self) -> RenderableType:
-        return Group(self._bars, Text(self._search))
+        return Group(self._bars, Text(self._search), Text(self._best.line()))
 
 
 class Narrator:

@@ -56,6 +56,20 @@ def test_pause_resume_and_stop(ranksieve, spec_file, pipeline):
     assert ranksieve("resume", job_id).exit_code == 1
 
 
+def test_the_beginning_of_an_id_is_enough(ranksieve, spec_file, client):
+    first, second = (ranksieve("submit", spec_file, "--watch").stdout.split()[0] for _ in range(2))
+    shared = next(place for place in range(24) if first[place] != second[place])
+
+    assert ranksieve("delete", first[:3]).exit_code == 1
+    refused = ranksieve("delete", first[: max(4, shared)])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "2 jobs begin with" in refused.stderr
+    assert ranksieve("delete", first[: shared + 1]).stdout == f"{first} deleted\n"
+    assert [job["id"] for job in client.jobs()] == [second]
+    assert second in ranksieve("jobs", "--search", "SNIP").stdout
+    assert second not in ranksieve("jobs", "--search", "films").stdout
+
+
 def test_change(ranksieve, client, spec_file, pipeline):
     pipeline.go.clear()
     job_id = ranksieve("submit", spec_file).stdout.strip()

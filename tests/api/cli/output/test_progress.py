@@ -205,6 +205,22 @@ def test_a_bar_moves_with_its_phase_and_goes_with_it():
     assert "calibrate" not in bars()
 
 
+def test_a_curve_of_the_best_loss_and_no_bar_of_the_state_before():
+    console = Console(file=StringIO(), force_terminal=True, width=120)
+    view = LiveView(console)
+    view.update(progress("search", 1, 1, 9))
+    [generation] = [event for event in events() if event["type"] == "generation.completed"]
+    for loss in (0.5, 0.25):
+        view.update({**generation, "data": {**generation["data"], "loss_nats": loss}})
+    view.update(state(2, "finalizing"))
+
+    with console.capture() as shown:
+        console.print(view.live.get_renderable())
+
+    assert "0.5000 █▁ 0.2500 nats" in shown.get()
+    assert "1/9" not in shown.get()
+
+
 @pytest.mark.parametrize("over", ["paused", "crashed", "failed"])
 def test_what_comes_between_two_runs_is_no_part_of_a_phase(over):
     narrator = Narrator()
