@@ -69,7 +69,7 @@ def test_hidden_tab_keeps_no_stream(page, build, settings, pipeline, spec):
         id = client.submit(spec)["id"]
         assert pipeline.searching.wait(60)
         page.goto(f"{client.connection.url}/#/jobs/{id}")
-        expect(section(page, "Models found")).to_be_visible()
+        expect(section(page, "Events").get_by_role("listitem").first).to_be_visible()  # from the stream
         with page.expect_event("requestfailed", lambda request: "/events?" in request.url):
             show(True)
         streams = []
