@@ -11,7 +11,6 @@ from ranksieve.service.pipeline import plans
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.export.evaluation import choose_answers, evaluate_folder
-from ranksieve.workers.types.metrics import METRIC_NAMES
 from ranksieve.workers.types.scores import metric_of
 
 
@@ -26,7 +25,7 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
         InputError: The folder is not an export, or the task does not fit it.
     """
     roots = plans.allowed_roots(settings)
-    scores = evaluate_folder(
+    metric_name, scores = evaluate_folder(
         model_dir.resolve(),
         plans.task_plan(spec),
         plans.data_plan(spec, roots),
@@ -36,7 +35,7 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
     )
     kind = spec.task.kind
     values: dict[str, Any] = {
-        "metric_name": METRIC_NAMES[kind],
+        "metric_name": metric_name,
         "metric": metric_of(kind, scores),
         "nll_nats": float(scores.nll_nats.mean()),
         "examples": len(scores.quality),

@@ -8,7 +8,7 @@ from ranksieve.search.statistics.intervals import (
     perplexity_rise,
 )
 from ranksieve.search.statistics.pvalues import risk_of_drop, risk_of_rise
-from ranksieve.workers.types.metrics import METRIC_NAMES, drop_points
+from ranksieve.workers.types.metrics import drop_points
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Floats, Scores, first, metric_of
 
@@ -35,7 +35,7 @@ class Measures:
     @property
     def metric_name(self) -> str:
         """Name of the task metric."""
-        return METRIC_NAMES[self.task.kind]
+        return self.task.metric_name
 
     def metric(self, scores: Scores) -> float:
         """Return the task metric of scores."""

@@ -24,7 +24,6 @@ from ranksieve.workers.export.writer import Exported
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.model.loading import weight_bytes
 from ranksieve.workers.preflight import Checked
-from ranksieve.workers.types.metrics import METRIC_NAMES
 
 
 def summary(
@@ -46,7 +45,7 @@ def summary(
     if known and known.metric is not None and known.kl_nats is not None:
         best_metric["search"], kl_nats["search"] = known.metric, known.kl_nats
     return {
-        "metric_name": METRIC_NAMES[checked.task.kind],
+        "metric_name": checked.task.metric_name,
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
         **latency.predicted(plan.latency, space.matrices, space.ranks(winner.genome), _wanted(plan)),

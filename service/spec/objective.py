@@ -43,7 +43,7 @@ Points = Annotated[
     Field(
         ge=0,
         le=100,
-        description="Largest loss against the dense model: percentage points of accuracy or token F1; for `lm`, "
+        description="Largest loss against the dense model: percentage points of accuracy or F1; for `lm`, "
         "percent of perplexity.",
     ),
 ]

@@ -129,8 +129,9 @@ class TaskSpec(Strict):
         min_length=1,
         max_length=LONGEST_TEXT,
         description="Jinja template of the right answer, or label. `generate`: `{{ FIELD }}` may be a list of right "
-        "answers; the best match counts. The model's answer ends at its first line break; or, if a right answer of the "
-        "calibration records has several lines, at its end token.",
+        "answers; the best match counts, by the F1 of its words or, if all right answers of the calibration records "
+        "are JSON objects, of its fields. The model's answer ends at its first line break; or, if a right answer of "
+        "the calibration records has several lines, at its end token.",
     )
     choices: dict[str, str] | Texts | str | None = Field(
         None,

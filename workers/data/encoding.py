@@ -21,6 +21,7 @@ from ranksieve.workers.data.decoding import check_decoding
 from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
 from ranksieve.workers.data.templates import Named, render, render_each, render_value
 from ranksieve.workers.machine.child import step
+from ranksieve.workers.types.answer_fields import is_object
 from ranksieve.workers.types.plan import (
     DataPlan,
     EncodedTask,
@@ -59,8 +60,10 @@ def encode(
     examples = iter(_ENCODERS[task.kind](task, questions, coder))
     splits = {name: tuple(islice(examples, len(part))) for name, part in division.splits.items()}
 
-    several_lines = _several_lines(splits)
-    split_digests = {name: _digest(task, part, several_lines) for name, part in splits.items()}
+    references = [text for example in splits.get("calibration", ()) for text in example.references]
+    several_lines = any(map(has_line_break, references))
+    objects = bool(references) and all(map(is_object, references))
+    split_digests = {name: _digest(task, part, several_lines, objects) for name, part in splits.items()}
     encoded = EncodedTask(
         kind=task.kind,
         splits=splits,
@@ -69,16 +72,11 @@ def encode(
         split_digests=split_digests,
         dropped_duplicates=division.dropped_duplicates,
         several_lines=several_lines,
+        objects=objects,
     )
     if task.kind == "generate":
         _require_writable(encoded, questions[0])
     return encoded
-
-
-def _several_lines(splits: Mapping[str, Sequence[Example]]) -> bool:
-    """Return whether a right answer of the calibration records has several lines."""
-    references = (text for example in splits.get("calibration", ()) for text in example.references)
-    return any(map(has_line_break, references))
 
 
 def _require_writable(task: EncodedTask, first: Question) -> None:
@@ -259,13 +257,13 @@ def _check_prompt(prompt_ids: Ids, question: Question) -> None:
         raise InputError("task.prompt", f"{question.name} has the prompt {question.prompt!r}: no tokens")
 
 
-def _digest(task: TaskPlan, examples: Iterable[Example], several_lines: bool) -> str:
+def _digest(task: TaskPlan, examples: Iterable[Example], several_lines: bool, objects: bool) -> str:
     """Return a hash of what the model sees of a split.
 
-    It covers kind, where writing ends, token ids, labels and references, in order.
+    It covers kind, where writing ends, how answers are compared, token ids, labels and references, in order.
     """
-    ends = [task.max_new_tokens, several_lines] if task.kind == "generate" else []
-    sha = hashlib.sha256(json.dumps([task.kind, *ends]).encode())
+    written = [task.max_new_tokens, several_lines, objects] if task.kind == "generate" else []
+    sha = hashlib.sha256(json.dumps([task.kind, *written]).encode())
     for example in examples:
         rows = [
             [row.ids, [(span.choice, span.start, span.ids) for span in row.spans]] for row in example.rows

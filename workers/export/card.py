@@ -20,7 +20,7 @@ TEMPLATES = jinja2.Environment(
 PRIVATE = "private records"
 """Data set of results on records that are on no hub."""
 
-_HUB_METRICS = {"token_f1": "f1"}
+_HUB_METRICS = {"token_f1": "f1", "field_f1": "f1"}
 """Names that the hub has for our metrics, where they differ."""
 
 _MOST_NAMES = 8

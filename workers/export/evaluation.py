@@ -16,8 +16,11 @@ from ranksieve.workers.types.scores import ScoreRequest, Scores, join_scores
 
 def evaluate_folder(
     folder: Path, task: TaskPlan, data: DataPlan, split: str, batch_tokens: int, threads: int
-) -> Scores:
+) -> tuple[str, Scores]:
     """Load a model with our own code and score it on a whole split.
+
+    Returns:
+        Name of the metric, and scores.
 
     Raises:
         InputError: The folder holds no model, the task does not fit it, or the split does not exist.
@@ -29,7 +32,8 @@ def evaluate_folder(
     scorer = plain_scorer(model, tokenizer, encoded, batch_tokens)
     total = len(encoded.splits[split])
     starts = range(0, total, CHUNK)
-    return join_scores([score_plain(scorer, split, start, min(start + CHUNK, total)) for start in starts])
+    parts = [score_plain(scorer, split, start, min(start + CHUNK, total)) for start in starts]
+    return encoded.metric_name, join_scores(parts)
 
 
 def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> list[tuple[str, int, int]]:

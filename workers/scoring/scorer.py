@@ -4,7 +4,7 @@ Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belie
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ranksieve.workers.forward.likelihood import Predicted, answer_logits, right
 from ranksieve.workers.machine.devices import lack_of_memory
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.divergence import coarse_kl, kl_rows
+from ranksieve.workers.types.answer_fields import field_f1
 from ranksieve.workers.types.metrics import exact_match, token_f1
 from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import (
@@ -167,7 +168,7 @@ class Scorer:
         nll_E = np.add.reduceat(nll_A, offset_E[:-1])
         scores = {
             **(
-                _text_quality(texts, examples)
+                _text_quality(texts, examples, objects=self._task.objects)
                 if self._task.kind == "generate"
                 else _likelihood_quality(nll_E)
             ),
@@ -237,13 +238,19 @@ class Scorer:
         return self._batches[key]
 
 
-def _text_quality(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:
+def _text_quality(
+    texts: Sequence[str | None], examples: Sequence[Example], *, objects: bool
+) -> dict[str, np.ndarray]:
     """Return `quality` and `exact` of written answers, NaN without one."""
     pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
-    return {
-        name: np.array([np.nan if text is None else measure(text, right) for text, right in pairs])
-        for name, measure in (("quality", token_f1), ("exact", exact_match))
-    }
+
+    def measured(measure: Callable[[str, Sequence[str]], float]) -> np.ndarray:
+        return np.array([np.nan if text is None else measure(text, right) for text, right in pairs])
+
+    if objects:
+        quality = measured(field_f1)
+        return {"quality": quality, "exact": np.floor(quality)}
+    return {"quality": measured(token_f1), "exact": measured(exact_match)}
 
 
 def _likelihood_quality(nll_E: np.ndarray) -> dict[str, np.ndarray]:

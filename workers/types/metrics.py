@@ -1,6 +1,6 @@
 """Task metrics as pure functions of plain numbers and texts.
 
-Knows nothing of models. Accuracy, exact match and token F1 are shares in 0..1; perplexity is at least 1.
+Knows nothing of models. Accuracy, exact match and F1 are shares in 0..1; perplexity is at least 1.
 """
 
 import math
@@ -18,6 +18,9 @@ Kind = Literal["choice", "generate", "lm"]
 METRIC_NAMES: Mapping[Kind, str] = MappingProxyType(
     {"choice": "accuracy", "generate": "token_f1", "lm": "perplexity"}
 )
+
+FIELD_F1 = "field_f1"
+"""Metric of written answers that are JSON objects."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -84,7 +87,7 @@ def drop_unit(metric_name: str) -> str:
 def drop_points(kind: Kind, dense_metric: float, metric: float) -> float:
     """Return how much worse than dense a metric is, in points; negative if better.
 
-    Points are percentage points of accuracy or token F1. For `lm` they are percent of the dense perplexity.
+    Points are percentage points of accuracy or F1. For `lm` they are percent of the dense perplexity.
     """
     if kind == "lm":
         return 100 * (metric / dense_metric - 1)

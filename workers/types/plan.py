@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ranksieve.workers.types.metrics import FIELD_F1, METRIC_NAMES
+
 SPLITS = ("calibration", "search", "confirm", "test")
 
 GROUP = 16
@@ -134,7 +136,8 @@ class Example:
 class EncodedTask:
     """The whole task, tokenized and split; `digest` identifies its content.
 
-    `several_lines`: whether written answers go on behind a line break.
+    `several_lines`: whether written answers go on behind a line break. `objects`: whether they are JSON objects, whose
+    fields are compared.
     """
 
     kind: Literal["choice", "generate", "lm"]
@@ -144,6 +147,12 @@ class EncodedTask:
     split_digests: Mapping[str, str]
     dropped_duplicates: int = 0
     several_lines: bool = False
+    objects: bool = False
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric."""
+        return FIELD_F1 if self.objects else METRIC_NAMES[self.kind]
 
     def can_be_written(self, example: Example) -> bool:
         """Return whether a model could write an example's first reference whole."""

@@ -37,12 +37,12 @@ class ScoreRequest:
 class Scores:
     """Per-example measures, all of length E.
 
-    `quality`: for a choice 1 if right, 1/n if it is one of n equally likely ones; token F1 of a generated answer;
-    minus the answer's negative log-likelihood for `lm`. NaN, like `exact`, where no answer was generated. `nll_nats`:
-    negative log-likelihood of the right answer. `answer_tokens`: number of its tokens. `kl_nats`: KL divergence from
-    the dense model's beliefs to the candidate's, zero for the dense model itself. `exact`: 0/1 exact match (equal to
-    `quality` for a choice). `tokens`: number of tokens of all rows, prompts included. `seconds`: time that these
-    took.
+    `quality`: for a choice 1 if right, 1/n if it is one of n equally likely ones; F1 of a generated answer, of its
+    words or its fields; minus the answer's negative log-likelihood for `lm`. NaN, like `exact`, where no answer was
+    generated. `nll_nats`: negative log-likelihood of the right answer. `answer_tokens`: number of its tokens.
+    `kl_nats`: KL divergence from the dense model's beliefs to the candidate's, zero for the dense model itself.
+    `exact`: 0/1 exact match (equal to `quality` for a choice). `tokens`: number of tokens of all rows, prompts
+    included. `seconds`: time that these took.
     """
 
     quality: Floats
@@ -114,7 +114,7 @@ def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:
 
 
 def metric_of(kind: Kind, scores: Scores) -> float:
-    """Return the metric over all examples: accuracy, mean token F1 or perplexity.
+    """Return the metric over all examples: accuracy, mean F1 or perplexity.
 
     Raises:
         ScoringError: The perplexity overflows.

@@ -128,7 +128,7 @@ class FinalistConfirmedData(TypedDict):
     kept_share: Share
     drop_points: Annotated[
         float,
-        Field(description="Percentage points of accuracy or token F1, or percent of perplexity."),
+        Field(description="Percentage points of accuracy or F1, or percent of perplexity."),
     ]
     drop_low: Annotated[float, Field(description="Lower end of a 95 % interval, in the same unit.")]
     drop_high: Annotated[float, Field(description="Upper end of it.")]

@@ -211,7 +211,7 @@ class CandidateBody(BaseModel):
     )
     drop_points: float | None = Field(
         description="Metric lost against the dense model on the same records: percentage points of accuracy or "
-        "token F1, or percent of perplexity; negative where it gains. Null where only the loss was needed."
+        "F1, or percent of perplexity; negative where it gains. Null where only the loss was needed."
     )
     drop_bound: float | None = Field(
         description="One-sided upper bound of the drop on fresh records, in the unit of `drop_points`; null where "

@@ -22,7 +22,7 @@ class Drop(TypedDict):
     drop_points: Annotated[
         float | None,
         Field(
-            description="Percentage points of accuracy or token F1, or percent of perplexity; negative where it gains."
+            description="Percentage points of accuracy or F1, or percent of perplexity; negative where it gains."
         ),
     ]
     drop_low: Annotated[float | None, Field(description="Lower end of a 95 % interval, in the same unit.")]
@@ -126,7 +126,7 @@ class Measured(TypedDict):
 class Result(TypedDict):
     """Dense and sieved model in numbers, and how the search went."""
 
-    metric_name: Annotated[str, Field(description="`accuracy`, `token_f1` or `perplexity`.")]
+    metric_name: Annotated[str, Field(description="`accuracy`, `token_f1`, `field_f1` or `perplexity`.")]
     objective: Annotated[dict[str, Any], Field(description="The job file's objective, filled in.")]
     promise_held: Annotated[
         bool | None,

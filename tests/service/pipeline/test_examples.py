@@ -29,7 +29,7 @@ from ranksieve.service.spec.model import ModelSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.cost import latency_measurement
 from ranksieve.workers.export import verification
-from ranksieve.workers.types.metrics import METRIC_NAMES
+from ranksieve.workers.types.metrics import FIELD_F1, METRIC_NAMES
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 CHAT_TEMPLATE = (
@@ -173,7 +173,8 @@ def test_an_example_runs(
     result = jobs.run(LocalCluster(make_timer=make_flop_timer))
     (verified,) = jobs.events(id, "artifact.verified")
     jobs.store.close()
-    assert result["metric_name"] == METRIC_NAMES[spec.task.kind]
+    expected = FIELD_F1 if name == "extraction" else METRIC_NAMES[spec.task.kind]
+    assert result["metric_name"] == expected
     assert verified["metric"] == pytest.approx(verified["expected"])
     assert (Path(result["artifact"]) / "model.safetensors").is_file()
 

@@ -176,6 +176,19 @@ def test_writing_goes_on_behind_line_breaks_where_calibration_answers_have_some(
     assert first_line.split_digests["test"] != encoded.split_digests["test"]
 
 
+def test_fields_are_compared_where_all_calibration_answers_are_objects(
+    plan: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    task = replace(GENERATE, answer="{{ {'mood': label} | tojson }}", max_new_tokens=12)
+    encoded = encode(task, plan(rows(20), calibration=10, test=8), tokenizer, None)
+    assert (encoded.objects, encoded.metric_name) == (True, "field_f1")
+    lists = replace(task, answer="{{ [{'mood': label} | tojson, 'none'] }}")
+    words = encode(lists, plan(rows(20), calibration=10, test=8), tokenizer, None)
+    assert (words.objects, words.metric_name) == (False, "token_f1")
+    assert words.split_digests["test"] != encoded.split_digests["test"]
+    assert encode(task, plan(rows(8)), tokenizer, None).metric_name == "token_f1"
+
+
 def only(encoded: EncodedTask) -> Any:
     (example,) = encoded.splits["test"]
     return example

@@ -27,8 +27,8 @@ def data(tmp_path: Path) -> DataPlan:
 
 def test_exported_model_at_work(export_plan: ExportPlan, data: DataPlan) -> None:
     list(export(export_plan))
-    scores = evaluate_folder(export_plan.folder, TASK, data, "test", batch_tokens=64, threads=1)
-    assert len(scores.quality) == 20
+    metric_name, scores = evaluate_folder(export_plan.folder, TASK, data, "test", batch_tokens=64, threads=1)
+    assert (metric_name, len(scores.quality)) == ("accuracy", 20)
     answers = choose_answers(export_plan.folder, TASK, data, 20)
     assert [float(right == chosen) for _, right, chosen in answers] == scores.quality.tolist()
     assert len(choose_answers(export_plan.folder, TASK, data, 3)) == 3
@@ -45,13 +45,13 @@ def test_an_example_with_fewer_choices_is_given_one_of_its_own(llama_folder: Pat
     task = TaskPlan(kind="choice", prompt="w1 {{ text }} w2", answer="{{ label }}", choices_field="offered")
     data = DataPlan(source=source, sizes={"test": 20})
     answers = choose_answers(llama_folder, task, data, 20)
-    scores = evaluate_folder(llama_folder, task, data, "test", batch_tokens=64, threads=1)
+    _, scores = evaluate_folder(llama_folder, task, data, "test", batch_tokens=64, threads=1)
     assert [float(right == chosen) for _, right, chosen in answers] == scores.quality.tolist()
     assert scores.quality.any()
 
 
 def test_plain_model_at_work(llama_folder: Path, data: DataPlan) -> None:
-    scores = evaluate_folder(llama_folder, TASK, data, "search", batch_tokens=64, threads=1)
+    _, scores = evaluate_folder(llama_folder, TASK, data, "search", batch_tokens=64, threads=1)
     assert len(scores.quality) == 10
     assert np.isfinite(scores.nll_nats).all()
     (prompt, right, chosen), *_ = choose_answers(llama_folder, TASK, data, 2)

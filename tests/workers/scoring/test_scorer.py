@@ -192,6 +192,8 @@ def test_generated_answers_are_right_where_they_are_the_greedy_ones(
     scores = scored(Scorer(switchable, tokenizer, task, 60), rank)
     assert len(set(texts)) > WHOLE / 2
     assert scores.exact.tolist() == scores.quality.tolist() == [0.0, 1.0] * (WHOLE // 2)
+    objects = scored(Scorer(switchable, tokenizer, replace(task, objects=True), 60), rank)
+    assert objects.quality.tolist() == objects.exact.tolist() == scores.exact.tolist()
 
 
 def test_the_loss_of_a_generate_task_wants_no_answers(make_scorer: Callable[..., Any]) -> None:
