@@ -99,8 +99,8 @@ def main() -> None:
             "scroll": _scroll(page),
         }
         browser.close()
-        searching.over.set()
         client.cancel(job)
+        searching.over.set()
     print(json.dumps(found, indent=2))
 
 
@@ -117,7 +117,7 @@ def _serving(searching: Callable[[Job, JobLog], dict[str, Any]]) -> Iterator[Cli
 
 
 def _accept(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
-    return spec.on_cluster(cpus=2, gpus=0)
+    return spec.on_cluster([{"CPU": 2}])
 
 
 def _refuse(*_: Any) -> Any:
