@@ -161,18 +161,20 @@ class Share:
             NoRoomError: The nodes that had room have gone.
         """
         since_s, told = time.monotonic(), False
-        with self._changed:
-            while not self._places and self.take() is None:
-                if cancelled.is_set():
-                    raise CancelledError("the job was cancelled")
-                self.require_room()
-                if not told and time.monotonic() - since_s > LONG_S:
-                    told = True
-                    self.tell(
-                        "other jobs hold all nodes that one actor of this job fits on; it waits for them"
-                    )
+        while (place := self._first()) is None:
+            if cancelled.is_set():
+                raise CancelledError("the job was cancelled")
+            self.require_room()
+            if not told and time.monotonic() - since_s > LONG_S:
+                told = True
+                self.tell("other jobs hold all nodes that one actor of this job fits on; it waits for them")
+            with self._changed:
                 self._changed.wait(POLL_S)
-            return self._places[0]
+        return place
+
+    def _first(self) -> Place | None:
+        with self._changed:
+            return self._places[0] if self._places else self.take()
 
     def tell(self, reason: str) -> None:
         """Tell the job's user why an actor waits."""

@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 60.0
 """Longest time for nodes to answer, in seconds; the first worker of a node takes a few to start."""
 
-AGAIN_S = 30.0
-"""Time after which a refused node is asked again, in seconds."""
+AGAIN_S = 120.0
+"""Time after which a refused node is asked again, in seconds.
+
+One that does not answer holds up the start of a job meanwhile.
+"""
 
 FOLDER = "the server's data folder"
 
@@ -76,6 +79,7 @@ class Vetting:
             known = self._good | waiting
             new = {name: node for name, node in nodes.items() if node.get("CPU") and name not in known}
             self._refused = {name: told for name, told in self._refused.items() if name in nodes}
+            self._good &= nodes.keys()
             if new:
                 self._vet(new)
             return {name: node for name, node in nodes.items() if name not in self._refused}
