@@ -7,12 +7,12 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import ON_EACH
-from sqlalchemy import Engine, inspect, text, update
+from sqlalchemy import Engine, inspect, update
 
 from ranksieve.search.errors import StoreError
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
-from ranksieve.service.store.engine import MIGRATIONS, new_engine, upgrade
+from ranksieve.service.store.engine import MIGRATIONS, new_engine
 from ranksieve.service.store.schema import Base, JobRow
 
 
@@ -33,18 +33,6 @@ def test_an_empty_database_gets_the_tables_and_the_newest_revision(engine: Engin
     with engine.connect() as connection:
         head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
         assert MigrationContext.configure(connection).get_current_revision() == head
-
-
-def test_an_older_database_is_brought_to_the_newest_revision(engine: Engine, store: Store) -> None:
-    store.open()
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE candidates ADD COLUMN examples INTEGER NOT NULL DEFAULT 0"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-
-    upgrade(engine)
-
-    columns = {column["name"] for column in inspect(engine).get_columns("candidates")}
-    assert columns == {*Base.metadata.tables["candidates"].columns.keys()}
 
 
 @pytest.mark.parametrize(
