@@ -7,7 +7,17 @@ from rich.console import Console
 
 from ranksieve.api.cli.errors import only_json
 from ranksieve.api.cli.follow import finish, follow
-from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Output, SpecFile, Url, parts_of
+from ranksieve.api.cli.options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    JobId,
+    Output,
+    Sets,
+    SpecFile,
+    Url,
+    parts_of,
+)
 from ranksieve.api.cli.output.tables import jobs_table, models_table
 from ranksieve.api.cli.output.terminal import echo_json, stdout
 from ranksieve.api.cli.spec_file import load_spec
@@ -22,12 +32,13 @@ app = typer.Typer()
 def submit(
     ctx: typer.Context,
     spec: SpecFile,
+    changes: Sets = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """Submit a job to a server and print its id."""
-    document = load_spec(spec).canonical()
+    document = load_spec(spec, changes=changes).canonical()
     with parts_of(ctx).connect(url, api_key) as client:
         job_id = client.submit(document)["id"]
         typer.echo(job_id)

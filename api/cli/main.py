@@ -25,6 +25,7 @@ from ranksieve.api.cli.options import (
     JobId,
     Output,
     Roots,
+    Sets,
     SpecFile,
     Url,
     parts_of,
@@ -102,13 +103,14 @@ def serve(
 def run(
     ctx: typer.Context,
     spec: SpecFile,
+    changes: Sets = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     root: Roots = None,
 ) -> None:
     """Run one job from start to end in this process, without a server."""
     with only_json(as_json):
-        outcome = _run(parts_of(ctx), spec, data_dir, root)
+        outcome = _run(parts_of(ctx), spec, changes, data_dir, root)
     finish(outcome, as_json=as_json)
 
 
@@ -116,6 +118,7 @@ def run(
 def estimate(
     ctx: typer.Context,
     spec: SpecFile,
+    changes: Sets = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     root: Roots = None,
@@ -126,7 +129,8 @@ def estimate(
     with only_json(as_json):
         log_beside(Console(stderr=True))
         settings = local_settings(data_dir, *(root or ()), spec.resolve().parent)
-        values = parts_of(ctx).build(settings).estimate(load_spec(spec, settings.roots))
+        job = load_spec(spec, settings.roots, changes=changes)
+        values = parts_of(ctx).build(settings).estimate(job)
     if as_json:
         echo_json(values)
     else:
@@ -242,14 +246,20 @@ def _client(
     return embedded(parts.build(settings))
 
 
-def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:
+def _run(
+    parts: Parts,
+    spec_file: Path,
+    changes: list[str] | None,
+    data_dir: Path | None,
+    roots: list[Path] | None,
+) -> Outcome:
     """Run the job of a spec file in this process."""
     from ranksieve.api.cli.embedded import embedded
     from ranksieve.api.http.settings import local_settings
 
     console = Console(stderr=True)
     settings = local_settings(data_dir, *(roots or ()), spec_file.resolve().parent)
-    spec = load_spec(spec_file, settings.roots)
+    spec = load_spec(spec_file, settings.roots, changes=changes)
     log_beside(console)
     with embedded(parts.build(settings)) as client:
         return run_job(client, spec, console)

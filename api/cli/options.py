@@ -15,6 +15,12 @@ DataDir = Annotated[
 ]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Value of one field, e.g. objective.points=1; as in YAML."
+    ),
+]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or how it alone begins.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]

@@ -4,7 +4,7 @@ Errors name the file, the line and the column. Local paths in a job file are rel
 can travel with its data.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from ranksieve.search.errors import InputError
 from ranksieve.service.spec import JobSpec
 
 
-def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
+def load_spec(
+    path: Path, roots: Sequence[Path] | None = None, *, changes: Sequence[str] | None = None
+) -> JobSpec:
     """Read and validate a job file.
 
     Args:
         path: A YAML or JSON file (JSON is YAML).
         roots: Resolved folders that must hold its local files; None leaves the check to the server.
+        changes: Values that replace those of the file, each a dotted path, `=` and a value in YAML.
 
     Returns:
         The spec, with every local path absolute.
@@ -32,12 +35,16 @@ def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
     """
     text = _parsed(path)
     try:
+        for change in changes or ():
+            _change(text.value, change)
         spec = with_absolute_paths(validated(text.value), path.resolve().parent)
         if roots is not None:
             _refuse_outside(spec, roots)
     except SpecError as error:
-        located = [{**one, "where": _where(path, text.place(one["pointer"]))} for one in error.errors]
-        raise SpecError(located) from None
+        changed = tuple(change.partition("=")[0] for change in changes or ())
+        raise SpecError(
+            [{**one, "where": _source(path, text, one, changed)} for one in error.errors]
+        ) from None
     return spec
 
 
@@ -86,6 +93,36 @@ def _parsed(path: Path) -> SpecText:
             raise InputError(ROOT, f"{path}: {error.message}") from None
         where = _where(path, error.place)
         raise SpecError([{"field": ROOT, "detail": error.message, "where": where}]) from None
+
+
+def _change(document: Any, change: str) -> None:
+    """Set one field of a document, in place.
+
+    Raises:
+        InputError: The change has no `=`, its value is not YAML, or a part of its path holds no fields.
+    """
+    name, equals, value = change.partition("=")
+    *parents, last = name.split(".")
+    if not equals or not all((*parents, last)):
+        raise InputError("--set", f"expected FIELD=VALUE, e.g. objective.points=1; got {change!r}")
+    section = document
+    for depth, part in enumerate((*parents, last)):
+        if not isinstance(section, dict):
+            holder = ".".join(parents[:depth]) or ROOT
+            raise InputError(name, f"--set cannot set a field of {holder}, which is no mapping of fields")
+        if depth < len(parents):
+            section = section.setdefault(part, {})
+    try:
+        section[last] = SpecText(value).value
+    except MalformedError as error:
+        raise InputError(name, f"--set has a value that is no YAML: {error.message}") from None
+
+
+def _source(path: Path, text: SpecText, error: Mapping[str, str], changed: Sequence[str]) -> str:
+    """Return where a wrong field was given: its place in the file, or `--set`."""
+    if any(f"{error['field']}.".startswith(f"{name}.") for name in changed):
+        return "--set"
+    return _where(path, text.place(error["pointer"]))
 
 
 def _where(path: Path, place: Place) -> str:

@@ -190,3 +190,43 @@ def test_the_home_of_nobody_is_named(tmp_path, spec):
 
     with pytest.raises(InputError, match="cannot expand the path '~nobody-of-this-name/model'"):
         load_spec(tmp_path / "job.yaml")
+
+
+def test_single_fields_are_set(ranksieve, spec_file, http):
+    changes = (
+        "objective={kind: max_drop}",
+        "objective.points=0.5",
+        "search.max_evaluations=30",
+        "name=two words",
+        "effort=quick",
+    )
+    done = ranksieve("submit", spec_file, *(part for change in changes for part in ("--set", change)))
+
+    assert done.exit_code == 0, done.stderr
+    spec = http.get(f"/v1/jobs/{done.stdout.strip()}").json()["spec"]
+    assert spec["objective"]["points"] == 0.5
+    assert (spec["search"]["max_evaluations"], spec["name"], spec["effort"]) == (30, "two words", "quick")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("objective.points", "--set: expected FIELD=VALUE, e.g. objective.points=1; got 'objective.points'"),
+        (
+            "objective..points=1",
+            "--set: expected FIELD=VALUE, e.g. objective.points=1; got 'objective..points=1'",
+        ),
+        ("seed.x=1", "seed.x: --set cannot set a field of seed, which is no mapping of fields"),
+        ("objective.points=[1", "objective.points: --set has a value that is no YAML: "),
+        ("objective.points=abc", "--set: objective.points: Input should be a valid number"),
+        ("objective={kind: max_drop, points: -1}", "--set: objective.points: Input should be greater than"),
+        ("objective.point=1", "--set: objective.point: unknown field; did you mean points?"),
+    ],
+)
+def test_a_field_that_cannot_be_set_is_named(ranksieve, spec_file, spec, change, told):
+    spec_file.write_text(json.dumps({**spec, "seed": 1, "objective": {"kind": "max_drop"}}))
+    for command in ("run", "submit", "estimate"):
+        done = ranksieve(command, spec_file, "--set", change)
+
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith(told), done.stderr
