@@ -170,14 +170,15 @@ class Dispatcher:
         Yields the result of a finished actor.
         """
         self._miss_deadlines(work)
+        self._crew.replace_late()
         starting = self._crew.starting()
         if not work.in_flight and not starting:  # all actors rest
             self._cancelled.wait(POLL_S)
             return
         ready, _ = ray.wait([*work.in_flight, *starting], num_returns=1, timeout=POLL_S)
         if not ready:
-            self._crew.replace_late()
-        elif ready[0] not in starting:
+            return
+        if ready[0] not in starting:
             yield from self._finish(work, ready[0])
         elif self._crew.joins(starting[ready[0]]):
             work.idle.append(starting[ready[0]])
