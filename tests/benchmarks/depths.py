@@ -11,17 +11,16 @@ import time
 from dataclasses import replace
 
 import torch
-from real_model import CPU, preparation_plan, task_parser
+from real_model import CPU, task_parser, trained_plan
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.factors.prepared import PreparationPlan
 from ranksieve.workers.factors.tuning import keep_first, tune
 from ranksieve.workers.model.loading import load_prepared, prepare_model
 from ranksieve.workers.model.sources import load_tokenizer, resolve
 from ranksieve.workers.model.switchable import SwitchableModel
-from ranksieve.workers.scoring.depth import PROBED, needed_blocks, right_behind
+from ranksieve.workers.scoring.depth import PROBED, first_enough, right_behind
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import ModelSource
 from ranksieve.workers.types.scores import ScoreRequest
@@ -34,14 +33,7 @@ def main() -> None:
     options.add_argument("--passes", type=int, help="default: as many as a job takes")
     options.add_argument("--threads", type=int, default=2)
     arguments = options.parse_args()
-    plan, _ = preparation_plan(
-        arguments.data_dir,
-        spec=None if arguments.job is None else load_spec(arguments.job),
-        roots=arguments.root,
-        calibration=arguments.calibration,
-        train_epochs=1,
-        seed=arguments.seed,
-    )
+    plan, _ = trained_plan(arguments, arguments.seed)
     if arguments.passes:
         plan = replace(plan, tuning=replace(plan.tuning, epochs=arguments.passes))
     torch.set_num_threads(arguments.threads)
@@ -49,8 +41,7 @@ def main() -> None:
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(given.folder)))
     model, examples = load_prepared(given.folder, CPU), plan.task.splits["calibration"]
     told = right_behind(model, examples[:PROBED], plan.batch_tokens)
-    needed = needed_blocks(model, examples, plan.batch_tokens)
-    print(f"probes choose {needed} of {len(told)} blocks")
+    print(f"probes choose {first_enough(told, examples[:PROBED])} of {len(told)} blocks")
     print(" ".join(f"{depth}:{right:.3f}" for depth, right in enumerate(told, 1)), flush=True)
     print("| blocks | search | confirm | s |\n|---|---|---|---|")
     for blocks in arguments.tune:

@@ -26,7 +26,6 @@ import numpy as np
 from baselines.per_type import per_type
 from real_model import RealModel, load, task_parser
 
-from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
@@ -79,10 +78,9 @@ def _arguments() -> Namespace:
 
 def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any, ...]]) -> Iterator[Row]:
     started = time.monotonic()
-    spec = None if arguments.job is None else load_spec(arguments.job)
     model = load(
         arguments.data_dir,
-        spec=spec,
+        spec=arguments.job,
         roots=arguments.root,
         method=method,
         calibration=arguments.calibration,

@@ -4,7 +4,7 @@ Nothing here starts Ray or a server. Model, data and factors come from the cache
 made there where they are missing; a demo that ran in the same directory has made them already.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from baselines.projections import Projection, projecting
 from tuning import PLAIN, tune
 
 from ranksieve.api.cli.demo import demo_spec
+from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.checking import settled
@@ -64,10 +65,23 @@ def parser(description: str | None) -> ArgumentParser:
 def task_parser(description: str | None) -> ArgumentParser:
     """The same, and the options of benchmarks that take other tasks than the demo's, too."""
     made = parser(description)
-    made.add_argument("--job", type=Path, help="job file of another task")
+    made.add_argument("--job", type=lambda file: load_spec(Path(file)), help="job file of another task")
     made.add_argument("--root", type=Path, action="append", default=[], help="folder with its model and data")
     made.add_argument("--calibration", type=int, help="records of that split; the job's own")
     return made
+
+
+def trained_plan(arguments: Namespace, seed: int) -> tuple[PreparationPlan, JobSpec]:
+    """How a job of `task_parser`'s options is calibrated, factored and trained in one pass, and the job."""
+    plan, spec = preparation_plan(
+        arguments.data_dir,
+        spec=arguments.job,
+        roots=arguments.root,
+        calibration=arguments.calibration,
+        train_epochs=1,
+        seed=seed,
+    )
+    return replace(plan, threads=arguments.threads, device="cpu"), spec
 
 
 class Variant(TypedDict, total=False):

@@ -44,7 +44,6 @@ from search_methods import (
 )
 from synthetic_task import make
 
-from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.finalists import Finalist, drop_finalists
 from ranksieve.search.evolution.outcome import Outcome
@@ -243,7 +242,7 @@ def _arena(arguments: Namespace, projection: Projection, seed: int) -> Arena:
     else:
         model = load(
             arguments.data_dir,
-            spec=None if arguments.job is None else load_spec(arguments.job),
+            spec=arguments.job,
             roots=arguments.root,
             method=projection,
             calibration=arguments.calibration,

@@ -17,9 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from in_process import InProcess
-from real_model import RealModel, load_plan, made_by, preparation_plan, task_parser
+from real_model import RealModel, load_plan, made_by, task_parser, trained_plan
 
-from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, uniform
 from ranksieve.service.pipeline.scoring import TaskScorer
@@ -52,15 +51,7 @@ def main() -> None:
 
 
 def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
-    plan, spec = preparation_plan(
-        arguments.data_dir,
-        spec=None if arguments.job is None else load_spec(arguments.job),
-        roots=arguments.root,
-        calibration=arguments.calibration,
-        train_epochs=1,
-        seed=seed,
-    )
-    plan = replace(plan, threads=arguments.threads, device="cpu")
+    plan, spec = trained_plan(arguments, seed)
     closed = replace(plan, training=replace(plan.training, epochs=0))
     seconds = 0.0
 

@@ -46,8 +46,18 @@ def needed_blocks(model: PreTrainedModel, examples: Sequence[Example], batch_tok
         At least 1. All blocks, if no probe tells the answers.
     """
     examples = examples[:PROBED]
+    return first_enough(right_behind(model, examples, batch_tokens), examples)
+
+
+def first_enough(right: Sequence[float], examples: Sequence[Example]) -> int:
+    """Return the number of blocks behind which `right_behind` is high enough.
+
+    Args:
+        right: Share of the examples that the probe behind each block tells right.
+        examples: The examples.
+    """
     commonest = Counter(example.label for example in examples).most_common(1)[0][1] / len(examples)
-    told = [right - commonest for right in right_behind(model, examples, batch_tokens)]
+    told = [share - commonest for share in right]
     if max(told) < LEAST_TOLD * math.sqrt(commonest * (1 - commonest) / len(examples)):
         return len(told)
     return next(depth for depth, gain in enumerate(told, 1) if gain >= ENOUGH * max(told))

@@ -95,12 +95,12 @@ def _make(
         beliefs[split] = join_beliefs([belief for _, belief in parts])
     helped = _with_offsets(plan.task, beliefs) if plan.task.kind == "choice" else quality
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    blocks = all_blocks = len(block_list(model)[1])
     facts: dict[str, object] = {
         "block_params": linear_params(model),
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
-        "all_blocks": len(block_list(model)[1]),
+        "all_blocks": all_blocks,
     }
-    blocks = len(block_list(model)[1])
     if not plan.tuning.whole:
         blocks = needed_blocks(model, plan.task.splits["calibration"], plan.batch_tokens)
     del model
@@ -109,7 +109,7 @@ def _make(
     if not used:
         shutil.rmtree(folder / MODEL)
     facts |= {
-        "blocks": blocks if used else facts["all_blocks"],
+        "blocks": blocks if used else all_blocks,
         "absent": [asdict(matrix) for matrix in matrices if used and matrix.layer >= blocks],
         "used": used,
     }
