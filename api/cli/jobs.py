@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ranksieve.api.cli.errors import only_json
 from ranksieve.api.cli.follow import finish, follow
+from ranksieve.api.cli.ids import full_id
 from ranksieve.api.cli.options import (
     DEFAULT_URL,
     ApiKey,
@@ -77,7 +78,7 @@ def list_models(
 def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Follow a job until it has ended, through its pauses."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         _watch(client, job_id)
 
 
@@ -101,7 +102,7 @@ def change(
     if not given:
         raise InputError("change", "nothing to change; give at least one option, see --help")
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         client.change(job_id, given)
     typer.echo(f"{job_id} changed")
 
@@ -110,7 +111,7 @@ def change(
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Pause a job at once; a resume continues from its last saved generation."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         job = client.pause(job_id)
     typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
 
@@ -119,7 +120,7 @@ def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Resume a paused or crashed job where it stopped."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         typer.echo(f"{job_id} {client.resume(job_id)['state']}")
 
 
@@ -127,7 +128,7 @@ def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Stop a job's search; its best models are confirmed, tested and exported."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         client.stop(job_id)
     typer.echo(f"{job_id} stopping")
 
@@ -136,7 +137,7 @@ def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Api
 def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Cancel a job."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         job = client.cancel(job_id)
     typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
 
@@ -145,7 +146,7 @@ def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Delete a job that has ended, with its files on the server."""
     with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.full_id(job_id)
+        job_id = full_id(client, job_id)
         client.delete(job_id)
     typer.echo(f"{job_id} deleted")
 
@@ -160,7 +161,7 @@ def download(
 ) -> None:
     """Download the exported model of a job."""
     with parts_of(ctx).connect(url, api_key) as client:
-        for path in client.download(client.full_id(job_id), output):
+        for path in client.download(full_id(client, job_id), output):
             typer.echo(path)
 
 

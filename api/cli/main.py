@@ -17,6 +17,7 @@ from ranksieve.api.cli import cache, compare, docs, explain, init, jobs, keys, r
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.follow import Outcome, finish, follow, run_job, tell_of_unfinished
+from ranksieve.api.cli.ids import full_id
 from ranksieve.api.cli.options import (
     DEFAULT_URL,
     ApiKey,
@@ -158,7 +159,7 @@ def export(
         console = Console(stderr=True)
         if data_dir is not None:
             tell_of_unfinished(client, console)
-        made = client.export(client.full_id(job_id), share=share, candidate=candidate)
+        made = client.export(full_id(client, job_id), share=share, candidate=candidate)
         outcome = follow(client, made["id"], console)
         if not outcome.succeeded:
             raise typer.Exit(FAILED)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ranksieve.api.cli.ids import full_id
 from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, JobId, Url, parts_of
 from ranksieve.api.client.client import Client
 from ranksieve.api.client.connection import ApiError
@@ -37,7 +38,7 @@ def report(
 
     compared = None if rivals is None else _rivals(rivals)
     with parts_of(ctx).connect(url, api_key) as client:
-        job = client.job(client.full_id(job_id))
+        job = client.job(full_id(client, job_id))
         answers = _History(client, job["id"]).read()
     if compared is not None:
         answers[f"jobs/{job['id']}/rivals"] = {"status": HTTPStatus.OK, "body": compared}

@@ -14,9 +14,6 @@ from ranksieve.api.client.connection import ApiError, Connection, StreamOver
 from ranksieve.api.client.webhooks import Webhooks
 from ranksieve.search.errors import InfrastructureError, InputError, NotFoundError
 
-ID_LENGTH = 24
-SHORTEST_ID = 4
-"""Characters that a beginning of an id has at least."""
 _RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
@@ -102,24 +99,6 @@ class Client:
             state=list(states) or None, label=label or None, search=search, limit=limit, after=after
         )
         return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
-
-    def full_id(self, beginning: str) -> str:
-        """Return the id of the only job whose id begins so.
-
-        What is an id already, or too short to be meant as one, or begins no id, is returned as it is.
-
-        Raises:
-            InputError: Several ids begin so.
-        """
-        if not SHORTEST_ID <= len(beginning) < ID_LENGTH:
-            return beginning
-        found = [job["id"] for job in self.jobs(search=beginning, limit=500)]
-        ids = [id for id in found if id.startswith(beginning)]
-        if len(ids) > 1:
-            raise InputError(
-                "id", f"{len(ids)} jobs begin with {beginning}, such as {ids[0]}; give more of it"
-            )
-        return ids[0] if ids else beginning
 
     def change(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change a job and return it.
