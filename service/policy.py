@@ -44,8 +44,8 @@ Tuned on 512 records of `tests/benchmarks/tasks/dates.yaml`, the model writes 0.
 USUAL_DEPTH = 0.6
 """Share of the blocks that probes leave of a model, to estimate jobs by.
 
-Of 30 blocks the first 12, 15, 17 and 30, tuned on movie reviews, have 0.855, 0.911, 0.912 and 0.912 of the confirm
-split right. Probes choose 15.
+The first 12, 15, 17 and 30 of 30 blocks, tuned on movie reviews, answer 0.855, 0.911, 0.912 and 0.912 of the confirm
+split correctly. Probes choose 15.
 """
 
 MOST_CUT = 0.5

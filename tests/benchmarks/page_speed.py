@@ -121,7 +121,7 @@ def _accept(spec: JobSpec, cancelled: threading.Event | None) -> JobSpec:
 
 
 def _refuse(*_: Any) -> Any:
-    raise NotImplementedError("nothing of this is measured")
+    raise RuntimeError("no estimate is asked for and no webhook is sent here")
 
 
 def _open(browser: Browser, url: str) -> dict[str, float]:

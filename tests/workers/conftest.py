@@ -317,7 +317,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def make_share() -> Iterator[Callable[..., Share]]:
-    """The share of a job that wants so many actors, alone on a node of 8 processors."""
+    """Make the share of a job that wants this many actors and is alone on a node of 8 processors."""
     with ExitStack() as entered:
 
         def make(limit: int = 1) -> Share:

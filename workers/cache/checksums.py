@@ -43,10 +43,9 @@ class Checksums:
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):
                 if (known := self._known(name, files)) is None:
-                    stamps = [
-                        _stamp(file) for file in files
-                    ]  # before reading: a change meanwhile shows later
-                    known = [compute(file) for file in files]
+                    # Before the files are read, so that a change meanwhile shows later.
+                    stamps = [_stamp(one) for one in files]
+                    known = [compute(one) for one in files]
                     self._keep(name, dict(zip(map(str, files), zip(stamps, known, strict=True), strict=True)))
         return known
 

@@ -22,7 +22,7 @@ def living_nodes() -> dict[str, dict[str, float]]:
     """Return the resources of each living node, by Ray's names of both.
 
     Raises:
-        InfrastructureError: There is none; Ray reports this only when asked.
+        InfrastructureError: No node is alive, which Ray reports only when asked.
     """
     if not ray.cluster_resources():
         raise InfrastructureError(

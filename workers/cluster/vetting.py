@@ -125,6 +125,8 @@ def _inspector() -> Callable[[Path | None], dict[str, str]]:
     So it runs where this package is missing.
     """
 
+    folder = FOLDER  # a closure travels with the function
+
     def inspect(file: Any) -> dict[str, str]:
         import hashlib
         from importlib.metadata import PackageNotFoundError, version
@@ -150,11 +152,11 @@ def _inspector() -> Callable[[Path | None], dict[str, str]]:
                 written.touch()
                 written.unlink()
             except FileNotFoundError:
-                facts["the server's data folder"] = "is missing"
+                facts[folder] = "is missing"
             except OSError as error:
-                facts["the server's data folder"] = f"cannot be used: {error.strerror}"
+                facts[folder] = f"cannot be used: {error.strerror}"
             else:
-                facts["the server's data folder"] = "is there"
+                facts[folder] = "is there"
         return facts
 
     return inspect

@@ -77,7 +77,9 @@ class Outcome(BaseModel):
     """What a job that succeeded has gained and lost; more is in its result."""
 
     kept_block_params: float = Field(description="Parameters in the blocks over those of the dense model.")
-    metric_name: str = Field(description="`accuracy`, `token_f1` or `perplexity`, as in the result.")
+    metric_name: str = Field(
+        description="`accuracy`, `token_f1`, `field_f1` or `perplexity`, as in the result."
+    )
     split: str = Field(description="Split that the drop was measured on: test, else confirm.")
     drop_points: float | None = Field(description="As in the result, in the metric's unit; lower is better.")
     promise_held: bool | None = Field(description="As in the result; null where nothing was promised.")

@@ -137,7 +137,7 @@ nodes = st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 9), "GPU": st.inte
 def fill(
     cluster: dict[str, dict[str, int]], sizes: list[tuple[dict[str, int], Counter[str]]]
 ) -> dict[str, Room]:
-    """Nodes with so many actors of these sizes on them, which must have room for them."""
+    """Place these actors on empty nodes, which must have room for them; return the nodes."""
     rooms = {name: Room(name, node) for name, node in cluster.items()}
     for size, given_ in sorted(sizes, key=lambda one: -one[0].get("GPU", 0)):
         for name in given_.elements():

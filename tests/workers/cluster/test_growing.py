@@ -94,7 +94,7 @@ def _spread_and_lose() -> None:
         return ray.remote(Actor).options(**_options(share, place)).remote()  # type: ignore[attr-defined]
 
     def run(count: int) -> set[str]:
-        """Nodes that so many requests were answered on."""
+        """Return the nodes that answer this many requests."""
         request = ScoreRequest(ranks=(1,), split="search", start=0, stop=1)
         return set(dispatcher.run("score", [request] * count))
 
