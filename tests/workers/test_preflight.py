@@ -81,7 +81,7 @@ DAMAGED: list[tuple[str, Any]] = [
     ("config.json", {"num_attention_heads": 3}),
     ("config.json", {"hidden_act": "none such"}),
     ("config.json", {"initializer_range": "wide"}),
-    ("config.json", {"_attn_implementation": "flash_attention_2"}),
+    ("config.json", {"attn_implementation": "flash_attention_2"}),
     ("config.json", {"hidden_size": -1}),
     ("tokenizer.json", None),
     ("tokenizer.json", {"model": {"type": "none such"}}),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import answers, by_prompt
@@ -40,8 +41,6 @@ def continues_prompts(
         task: Task of the tried examples.
         batch_tokens: Padded tokens of a batch.
     """
-    if getattr(model, "_is_stateful", False):
-        return False
     examples = _probes(next(iter(task.splits.values())))
     choices = max(example.choices for example in examples)
     whole = [
@@ -50,6 +49,8 @@ def continues_prompts(
     ]
     new_tokens = min(task.max_new_tokens, PROBED_TOKENS) if task.kind == "generate" else 0
     try:
+        if not _keeps_keys_and_values(model, tokenizer, examples):
+            return False
         parts = list(answers(model, tokenizer, examples, choices, batch_tokens, new_tokens=new_tokens))
     except Exception as error:  # a model's own code may raise anything on a cache that it does not expect
         if lack_of_memory(error) or accelerator_fault(error):
@@ -73,6 +74,23 @@ def _probes(examples: Sequence[Example]) -> list[Example]:
     """Choose a short, a medium and a long prompt of the first ones."""
     ordered = sorted(examples[:PROBED], key=lambda example: len(example.prompt_ids))
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+
+
+def _keeps_keys_and_values(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> bool:
+    """Return whether what a model keeps of a prompt has a place for each token.
+
+    A state has none: it is changed by padding, often too little for the logits of a few short prompts to show.
+    """
+    prompts = Prompts(model, tokenizer, examples)
+    cache = prompts.read()
+    if max(prompts.lengths) == 1:
+        return True
+    layers = getattr(cache, "layers", ())
+    return cache is not None and not any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers
+    )
 
 
 def _writing_apart(

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, RwkvForCausalLM
+from transformers import (
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RwkvForCausalLM,
+)
 
 from ranksieve.workers.forward import agreement
 from ranksieve.workers.forward.agreement import continues_prompts
@@ -20,6 +27,9 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
     rwkv: RwkvForCausalLM,
 ) -> None:
     llama = make_llama()
+    mamba = MambaForCausalLM(
+        MambaConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1, state_size=4)
+    ).eval()
 
     class Forgetful(LlamaForCausalLM):
         """Reads what follows a prompt as if it were all."""
@@ -39,6 +49,7 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
         task = make_task(kind)
         assert continues_prompts(llama, tokenizer, task, 1000)
         assert not continues_prompts(rwkv, tokenizer, task, 1000)
+        assert not continues_prompts(mamba, tokenizer, task, 1000)
         for odd in (Forgetful, Surprised):
             model = odd(llama.config).eval()
             model.load_state_dict(llama.state_dict())
