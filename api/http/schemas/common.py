@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, PlainSerializer, StringConstraints
 
 LARGEST = 2**31 - 1
 """Largest count or number of the service; larger ones are refused before they reach the database."""
@@ -14,6 +14,11 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 After = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z]{1,100}$")]
 """Id of the previous page's last item."""
+
+Rounded = Annotated[
+    float, PlainSerializer(lambda number: float(f"{number:.6g}"), return_type=float, when_used="json")
+]
+"""Number told with six significant digits: long lists are mostly digits that nobody reads."""
 
 
 class Shown(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from ranksieve.api.http.schemas.common import LARGEST, Shown
+from ranksieve.api.http.schemas.common import LARGEST, Rounded, Shown
 from ranksieve.api.http.schemas.result import Result
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.spec import JobSpec, Strict
@@ -194,7 +194,8 @@ class GenerationPage(BaseModel):
 class CandidateBody(BaseModel):
     """Scoring of a candidate on the search split.
 
-    All numbers are null where the scoring failed. Losses and drops are better the lower they are.
+    All numbers are null where the scoring failed, and have six significant digits. Losses and drops are better the
+    lower they are.
     """
 
     id: int = Field(description="Id of the scoring, for an export or its ranks.")
@@ -206,22 +207,22 @@ class CandidateBody(BaseModel):
         default_factory=list,
         description="Rank of each matrix, -1 for dense; absent with `genomes=false`.",
     )
-    kept_share: float = Field(description="Share of the prunable parameters that it keeps, from 0 to 1.")
-    kl_nats: float | None = Field(description="Mean KL divergence from the dense model's answers, in nats.")
-    loss_nats: float | None = Field(
+    kept_share: Rounded = Field(description="Share of the prunable parameters that it keeps, from 0 to 1.")
+    kl_nats: Rounded | None = Field(description="Mean KL divergence from the dense model's answers, in nats.")
+    loss_nats: Rounded | None = Field(
         description="Loss that the search minimises, in nats; null where that is `kl_nats`."
     )
-    drop_points: float | None = Field(
+    drop_points: Rounded | None = Field(
         description="Metric lost against the dense model on the same records: percentage points of accuracy or "
         "F1, or percent of perplexity; negative where it gains. Null where only the loss was needed."
     )
-    drop_bound: float | None = Field(
+    drop_bound: Rounded | None = Field(
         description="One-sided upper bound of the drop on fresh records, in the unit of `drop_points`; null where "
         "there is none."
     )
-    metric: float | None = Field(description="The task's metric itself; null where `drop_points` is.")
+    metric: Rounded | None = Field(description="The task's metric itself; null where `drop_points` is.")
     tokens: int = Field(description="Tokens run through the model.")
-    seconds: float = Field(description="Time of these tokens.")
+    seconds: Rounded = Field(description="Time of these tokens.")
     failure: str | None = Field(description="Reason why the scoring failed.")
 
 

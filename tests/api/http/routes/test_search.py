@@ -1,5 +1,10 @@
 """Generations and candidates over REST."""
 
+import json
+
+from ranksieve.api.http.schemas.jobs import CandidateBody
+from tests.api.support.documents import CANDIDATE
+
 
 def test_generations_after_a_number(shared, shared_job):
     url = f"/v1/jobs/{shared_job['id']}/generations"
@@ -36,3 +41,11 @@ def test_the_front_of_a_search(http, client, done):
     assert client.candidates(done["id"], pareto=True) == [scored]
     response = http.get(url, params={"pareto": True, "after": 1})
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "after")
+
+
+def test_numbers_of_candidates_have_six_significant_digits():
+    exact = {**CANDIDATE, "id": 1, "kl_nats": 0.00123456789, "loss_nats": 1 / 3, "drop_points": -12.3456789}
+
+    told = json.loads(CandidateBody(**exact).model_dump_json())
+
+    assert (told["kl_nats"], told["loss_nats"], told["drop_points"]) == (0.00123457, 0.333333, -12.3457)
