@@ -23,6 +23,7 @@ import pytest
 from filelock import FileLock
 
 from ranksieve.service import policy
+from ranksieve.service.pipeline.checking import estimate_new
 from ranksieve.workers.machine import limited
 
 os.environ.setdefault(
@@ -73,9 +74,14 @@ def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> OncePerRun:
 
 @pytest.fixture(scope="session", autouse=True)
 def _checks_as_urgent_as_tests() -> Iterator[None]:
-    """Beside other tests, checks of a lower priority would starve."""
+    """Beside other tests, checks of a lower priority would starve.
+
+    The process that children are forked from is one for all tests: it has to hold what the service's checks import,
+    whatever test comes first.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limited, "NICENESS", 0)
+        patch.setattr(limited, "PRELOADED", (estimate_new.__module__, *limited.PRELOADED))
         yield
 
 
