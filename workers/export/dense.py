@@ -24,9 +24,10 @@ OWN_FILES = ("*.safetensors*", "config.json", "modeling_ranksieve.py")
 
 USE = """## Use
 
-This folder holds the low-rank matrices multiplied out, in the architecture of the dense model: any tool that loads that
-one loads this one, without code of the folder and in its own kernels (vLLM, SGLang, converters to GGUF or MLX). It
-answers like the low-rank folder, but is as large and as slow as the dense model. To save memory or time, take that one.
+This folder holds the low-rank matrices multiplied out, in the architecture of the dense model: any tool that loads
+that one loads this one, without code of the folder and in its own kernels (vLLM, SGLang, converters to GGUF or MLX). It
+answers like the low-rank folder. Blocks that were cut stay away, but what is left is as large and as slow as in the
+dense model; the low-rank folder is smaller.
 
 """
 
