@@ -16,6 +16,9 @@ from ranksieve.search.errors import InputError
 PAGE = 1000
 """Items in an answer, as in `client.js` of the page."""
 
+FIELDS = ("id", "generation", "kept_share", "kl_nats", "loss_nats", "drop_points", "drop_bound", "failure")
+"""Fields of a candidate, as in `candidates.js` of the page."""
+
 app = typer.Typer()
 
 
@@ -69,9 +72,9 @@ class _History:
         self._ask("")
         self._ask("/artifacts")
         self._ask("/ranks")
-        for one in self._client.candidates(self._job_id, pareto=True, limit=PAGE):
+        for one in self._client.candidates(self._job_id, pareto=True, limit=PAGE, fields=["id"]):
             self._ask(f"/ranks?candidate={one['id']}")
-        self._list("candidates", "genomes=false&", "id")
+        self._list("candidates", "".join(f"fields={name}&" for name in FIELDS), "id")
         self._list("generations", "", "generation")
         self._events()
         return self._answers

@@ -193,18 +193,19 @@ class Client:
         after: int | None = None,
         generation: int | None = None,
         pareto: bool = False,
-        genomes: bool = True,
+        fields: Iterable[str] = (),
     ) -> list[dict[str, Any]]:
         """Return scored candidates of a job: all, or those of one generation.
 
-        With `pareto`, only candidates that no smaller one beats. Without `genomes`, they lack `genome` and `ranks`.
+        With `pareto`, only candidates that no smaller one beats. With `fields`, only these fields of each: `genome` and
+        `ranks` are long.
         """
         params = _given(
             limit=limit,
             after=after,
             generation=generation,
             pareto=pareto or None,
-            genomes=None if genomes else False,
+            fields=list(fields) or None,
         )
         return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 

@@ -15,6 +15,7 @@ from ranksieve.api.cli.output.results import result_tables
 from ranksieve.api.cli.output.terminal import text_of
 from ranksieve.api.cli.spec_file import named_paths, validated, with_absolute_paths
 from ranksieve.api.client.client import Client
+from ranksieve.api.http.schemas.search import CANDIDATE_FIELDS
 from ranksieve.api.http.settings import local_settings, settings_from
 from ranksieve.api.python.records import named_source, write_records
 from ranksieve.search.errors import (
@@ -203,9 +204,10 @@ def _sieved(client: Client, outcome: Outcome, target: Path | None) -> Sieved:
 
 
 def _candidates(client: Client, job_id: str) -> list[dict[str, Any]]:
-    page = found = client.candidates(job_id, limit=_PAGE, genomes=False)
+    fields = [name for name in CANDIDATE_FIELDS if name not in ("genome", "ranks")]
+    page = found = client.candidates(job_id, limit=_PAGE, fields=fields)
     while page:
-        page = client.candidates(job_id, limit=_PAGE, genomes=False, after=found[-1]["id"])
+        page = client.candidates(job_id, limit=_PAGE, fields=fields, after=found[-1]["id"])
         found = found + page
     return found
 

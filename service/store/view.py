@@ -25,9 +25,9 @@ Row = TypeVar("Row")
 Columns = TypeVarTuple("Columns")
 
 # Columns, not rows of the mapper: many are read at once, and nobody changes them.
-_FIELDS = [CandidateRow.__table__.columns[name] for name in mapping.CANDIDATE_FIELDS]
+_COLUMNS = CandidateRow.__table__.columns
+_FIELDS = [_COLUMNS[name] for name in mapping.CANDIDATE_FIELDS]
 _SCORING = select(CandidateRow.id, *_FIELDS)
-_NUMBERS = [CandidateRow.id, *(column for column in _FIELDS if column.key not in ("genome", "ranks"))]
 
 
 class View:
@@ -186,7 +186,7 @@ class View:
         limit: int = 100,
         generation: int | None = None,
         after: int | None = None,
-        genomes: bool = True,
+        fields: Iterable[str] = (),
     ) -> list[dict[str, Any]]:
         """Return a page of a job's scorings with their `id`, in the order of saving.
 
@@ -195,7 +195,8 @@ class View:
             limit: Most scorings to return.
             generation: Generation of the scorings; None: all.
             after: Id of the last scoring of the page before.
-            genomes: Whether to return `genome` and `ranks`, which have a number for each matrix.
+            fields: Names of the fields to return, in this order; empty: all. `genome` and `ranks` have a number for
+                each matrix.
 
         Raises:
             NotFoundError: There is no scoring `after`.
@@ -206,7 +207,7 @@ class View:
         if after is not None:
             last = self.candidate(id, after)["generation"]  # ids grow with generations; the index knows those
             query = query.where(CandidateRow.generation >= last, CandidateRow.id > after)
-        return self._values_of(id, query if genomes else query.with_only_columns(*_NUMBERS))
+        return self._values_of(id, _only(query, fields))
 
     def front(
         self,
@@ -215,7 +216,7 @@ class View:
         limit: int | None = None,
         generation: int | None = None,
         last: int | None = None,
-        genomes: bool = True,
+        fields: Iterable[str] = (),
     ) -> list[dict[str, Any]]:
         """Return a job's front, smallest first.
 
@@ -226,11 +227,11 @@ class View:
             limit: Most scorings to return; None for all.
             generation: Limits the scorings to those that this generation added; None: all.
             last: Chooses the front after this generation; None: the present one.
-            genomes: See `candidates`.
+            fields: See `candidates`.
         """
         ids = fronts.members(id, generation=generation, last=last).limit(limit).subquery()
         query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
-        return self._values_of(id, query if genomes else query.with_only_columns(*_NUMBERS))
+        return self._values_of(id, _only(query, fields))
 
     def memo(self, id: str) -> list[dict[str, Any]]:
         """Return every scoring of a job, in the order they were saved."""
@@ -259,6 +260,12 @@ class View:
 def _scorings_of(id: str) -> Select[Any]:
     """Return a query of a job's scorings in the order of saving, which is indexed."""
     return _SCORING.where(CandidateRow.job_id == id).order_by(CandidateRow.generation, CandidateRow.id)
+
+
+def _only(query: Select[Any], fields: Iterable[str]) -> Select[Any]:
+    """Return a query of scorings limited to some fields; none: as it is."""
+    chosen = [_COLUMNS[name] for name in dict.fromkeys(fields)]
+    return query.with_only_columns(*chosen) if chosen else query
 
 
 def _labelled(label: str) -> Select[str]:

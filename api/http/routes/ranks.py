@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Caller, Reader
 from ranksieve.api.http.schemas.common import Count
-from ranksieve.api.http.schemas.jobs import RanksBody
+from ranksieve.api.http.schemas.search import RanksBody
 from ranksieve.search.errors import NotFoundError
 from ranksieve.service.job import matrices
 from ranksieve.service.job.job import Job

@@ -1,15 +1,21 @@
 """Generations and scored candidates of a job's search."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
-from ranksieve.api.http.routes.caller import Reader
+from ranksieve.api.http.routes.caller import Caller, Reader
 from ranksieve.api.http.schemas.common import LARGEST, Count
-from ranksieve.api.http.schemas.jobs import CandidateBody, CandidatePage, GenerationBody, GenerationPage
+from ranksieve.api.http.schemas.search import (
+    CANDIDATE_FIELDS,
+    CandidateField,
+    CandidatePage,
+    GenerationBody,
+    GenerationPage,
+)
 from ranksieve.search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
@@ -32,7 +38,7 @@ def generations(
     )
 
 
-@router.get("/candidates", response_model_exclude_unset=True)
+@router.get("/candidates")
 def candidates(
     job_id: str,
     reader: Reader,
@@ -46,9 +52,14 @@ def candidates(
         bool,
         Query(description="Only candidates that no smaller one beats, smallest first."),
     ] = False,
-    genomes: Annotated[
-        bool, Query(description="Whether with `genome` and `ranks`: a number for each matrix.")
-    ] = True,
+    fields: Annotated[
+        list[CandidateField],
+        Query(
+            max_length=len(CANDIDATE_FIELDS),
+            description="Only these fields, as `fields=id&fields=ranks`; all by default. `genome` and `ranks` have a "
+            "number for each matrix.",
+        ),
+    ] = [],  # noqa: B006 (read by FastAPI)
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
     if pareto:
@@ -56,11 +67,14 @@ def candidates(
             raise InputError(
                 "after", "not allowed with pareto; the front is short, ask for all of it by limit"
             )
-        found = reader.jobs.front(job_id, limit=limit, generation=generation, genomes=genomes)
+        found = reader.jobs.front(job_id, limit=limit, generation=generation, fields=fields)
     else:
-        found = reader.jobs.candidates(
-            job_id, limit=limit, generation=generation, after=after, genomes=genomes
-        )
-    return CandidatePage(
-        candidates=[CandidateBody(**{**one, "failure": reader.shown(one["failure"])}) for one in found]
-    )
+        found = reader.jobs.candidates(job_id, limit=limit, generation=generation, after=after, fields=fields)
+    return CandidatePage(candidates=[_shown(reader, one) for one in found])
+
+
+def _shown(reader: Caller, candidate: dict[str, Any]) -> dict[str, Any]:
+    """Return a candidate as the caller may see it; it may lack fields."""
+    if "failure" not in candidate:
+        return candidate
+    return {**candidate, "failure": reader.shown(candidate["failure"])}

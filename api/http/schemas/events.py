@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from ranksieve.api.http.schemas.jobs import GenerationBody, JobErrorBody
+from ranksieve.api.http.schemas.jobs import JobErrorBody
 from ranksieve.api.http.schemas.result import Share, Split
+from ranksieve.api.http.schemas.search import GenerationBody
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import JobState
 

@@ -4,6 +4,9 @@ import { listed } from "./client.js";
 import { h } from "./elements.js";
 import { dropUnit, fixed, percent, signed } from "./format.js";
 
+// Fields of a candidate that the page shows; `ranksieve report` keeps the answers to the same query.
+const FIELDS = ["id", "generation", "kept_share", "kl_nats", "loss_nats", "drop_points", "drop_bound", "failure"];
+
 export const lossOf = (one) => one.loss_nats ?? one.kl_nats;
 
 // Scorings that did not fail, smallest first. `read` fetches those that are new.
@@ -17,7 +20,8 @@ export class Candidates {
   }
 
   async read(signal) {
-    const found = await listed(`jobs/${this.id}/candidates?genomes=false&`, "candidates", "id", signal, this.#last);
+    const fields = FIELDS.map((name) => `fields=${name}&`).join("");
+    const found = await listed(`jobs/${this.id}/candidates?${fields}`, "candidates", "id", signal, this.#last);
     if (found.length === 0) return;
     this.#last = found.at(-1).id;
     const scored = found.filter((one) => one.failure === null);
@@ -40,6 +44,6 @@ export function candidateFacts(one, { spec }, exported) {
   facts.push(`loss ${fixed(lossOf(one), 4)} nats`);
   if (one.drop_points !== null) facts.push(`drop ${signed(one.drop_points)} ${unit}`);
   if (one.drop_bound !== null) facts.push(`at most ${signed(one.drop_bound)} expected on fresh records`);
-  const offers = exported !== undefined && one.metric !== null;
+  const offers = exported !== undefined && one.drop_points !== null;
   return h("p", { class: "facts" }, facts.join(", "), offers ? [" ", h("button", { type: "button", onclick: exported }, "export this model")] : []);
 }

@@ -2,7 +2,7 @@
 
 import json
 
-from ranksieve.api.http.schemas.jobs import CandidateBody
+from ranksieve.api.http.schemas.search import CandidatePage
 from tests.api.support.documents import CANDIDATE
 
 
@@ -23,14 +23,26 @@ def test_candidates_by_page_and_generation(http, client, done):
 
     assert scored["genome"] == [1, 2]
     assert failed["failure"] == "not finite"
-    long = ("genome", "ranks")
-    brief = [{name: one[name] for name in one if name not in long} for one in (scored, failed)]
-    assert http.get(url, params={"genomes": False}).json()["candidates"] == brief
     assert http.get(url, params={"limit": 1}).json()["candidates"] == [scored]
     assert http.get(url, params={"generation": 1}).json()["candidates"] == []
     assert http.get(url, params={"after": scored["id"]}).json()["candidates"] == [failed]
     assert client.candidates(done["id"], after=failed["id"]) == []
     assert http.get(url, params={"after": 999_999}).status_code == 404
+
+
+def test_candidates_have_the_fields_that_were_asked_for(http, client, done):
+    url = f"/v1/jobs/{done['id']}/candidates"
+    whole = client.candidates(done["id"])
+    assert [list(one) for one in whole] == [["id", *CANDIDATE]] * 2
+
+    brief = [{name: one[name] for name in ("kept_share", "failure")} for one in whole]
+    assert client.candidates(done["id"], fields=["failure", "kept_share", "failure"]) == brief
+    assert client.candidates(done["id"], fields=["metric"], pareto=True) == [{"metric": 0.78}]
+
+    response = http.get(url, params={"fields": ["id", "gnome"]})
+    assert response.status_code == 422
+    detail = f"unknown field; expected one of {', '.join(whole[0])}; got 'gnome'"
+    assert response.json()["errors"] == [{"field": "fields.1", "detail": detail}]
 
 
 def test_the_front_of_a_search(http, client, done):
@@ -46,6 +58,6 @@ def test_the_front_of_a_search(http, client, done):
 def test_numbers_of_candidates_have_six_significant_digits():
     exact = {**CANDIDATE, "id": 1, "kl_nats": 0.00123456789, "loss_nats": 1 / 3, "drop_points": -12.3456789}
 
-    told = json.loads(CandidateBody(**exact).model_dump_json())
+    [told] = json.loads(CandidatePage(candidates=[exact]).model_dump_json())["candidates"]
 
     assert (told["kl_nats"], told["loss_nats"], told["drop_points"]) == (0.00123457, 0.333333, -12.3457)
