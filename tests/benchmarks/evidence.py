@@ -19,13 +19,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from types import MappingProxyType
 
 import yaml
 from evidence_rows import Key, Row, Rows, print_table
 
-from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.service.pipeline.compare import compare_rivals
 from ranksieve.service.pipeline.evaluation import evaluate_export
 from ranksieve.service.policy import EFFORTS
@@ -79,10 +78,10 @@ def sizes(arguments: Namespace, rows: Rows) -> None:
 def _job(arguments: Namespace, task: str, seed: str, effort: str) -> Row:
     """Run the job of a task; return what its row holds."""
     document = _document(task) | {"seed": int(seed), "effort": effort}
-    with TemporaryDirectory() as scratch:
-        file = Path(scratch) / "job.json"
-        file.write_text(json.dumps(document), encoding="utf-8")
-        command = [str(Path(sys.executable).with_name("ranksieve")), "run", str(file), "--json"]
+    with NamedTemporaryFile("w", dir=arguments.root, suffix=".json", encoding="utf-8") as file:
+        json.dump(document, file)
+        file.flush()
+        command = [str(Path(sys.executable).with_name("ranksieve")), "run", file.name, "--json"]
         command += ["--data-dir", str(arguments.data_dir), "--root", str(arguments.root)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=arguments.root)
     if done.returncode != 0:
@@ -263,7 +262,7 @@ def _evaluated(arguments: Namespace, folder: Path, task: str, seed: str) -> Row:
 
 
 def _spec(task: str, seed: str) -> JobSpec:
-    return load_spec(HERE / "tasks" / f"{task}.yaml").model_copy(update={"seed": int(seed)})
+    return JobSpec.model_validate(_document(task) | {"seed": int(seed)})
 
 
 def _metric(row: Row) -> str:

@@ -4,9 +4,10 @@
     stages.py --job JOB.yaml --root DIR --shares 0.3 0.12  a task of your own
 
 Each stage adds to the one before it: equal ranks, the ranks of the Lagrangian genome, second moments gathered midway,
-training. Where a job tunes its model first, `given` and `tuned` are the two models themselves, and the stages work on
-the tuned one. All are scored on the confirm split, which had no part in them. The loss is the job's own: half the KL to
-the tuned model, half the rise of the right answers' negative log-likelihood. Seconds are those of all stages so far.
+training. `trained from closed form` leaves the midway moments out. Where a job tunes its model first, `given` and
+`tuned` are the two models themselves, and the stages work on the tuned one. All are scored on the confirm split, which
+had no part in them. The loss is the job's own: half the KL to the tuned model, half the rise of the right answers'
+negative log-likelihood. Seconds are those of all stages so far.
 """
 
 import json
@@ -75,6 +76,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         ("Lagrangian", model, None, _lagrangian),
         ("midway", None, closed, _lagrangian),
         ("trained", None, plan, _lagrangian),
+        ("trained from closed form", None, replace(plan, midway_share=None), _lagrangian),
     )
     for stage, known, of, genome_of in stages:
         model = known or load(of)
