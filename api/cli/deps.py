@@ -44,6 +44,12 @@ def _quantize(model_dir: Path, output: Path, bits: int) -> None:
     quantize(model_dir, output, bits)
 
 
+def _push(model_dir: Path, repository: str, public: bool) -> str:
+    from ranksieve.workers.export.push import push
+
+    return push(model_dir, repository, public)
+
+
 def _compare(
     settings: Settings, spec: JobSpec, rivals: Sequence[str], report: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -64,8 +70,8 @@ class Parts:
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
     scores a model folder on a split of a spec's data; `multiply_out` writes a dense copy of an exported folder,
-    `quantize` one of few bits; `compare` fits and scores what a user would pick instead; `demo` runs the demo and
-    returns its exit code.
+    `quantize` one of few bits; `push` uploads a folder and returns its address; `compare` fits and scores what a
+    user would pick instead; `demo` runs the demo and returns its exit code.
     """
 
     build: Callable[[Settings], Application] = _build
@@ -73,5 +79,6 @@ class Parts:
     evaluate: Callable[[Settings, Path, JobSpec, str], dict[str, Any]] = _evaluate
     multiply_out: Callable[[Path, Path], None] = _multiply_out
     quantize: Callable[[Path, Path, int], None] = _quantize
+    push: Callable[[Path, str, bool], str] = _push
     compare: Callable[[Settings, JobSpec, Sequence[str], Callable[[str], None]], dict[str, Any]] = _compare
     demo: Callable[..., int] = _demo

@@ -216,6 +216,21 @@ def quantize(
 
 
 @app.command()
+def push(
+    ctx: typer.Context,
+    model_dir: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Exported model folder, or a copy of one.")
+    ],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face hub.")
+    ],
+    public: Annotated[bool, typer.Option("--public", help="Let everyone see the repository.")] = False,
+) -> None:
+    """Upload an exported model to the Hugging Face hub, to a private repository."""
+    typer.echo(parts_of(ctx).push(model_dir.resolve(), repository, public))
+
+
+@app.command()
 def demo(
     ctx: typer.Context,
     data_dir: DataDir = None,

@@ -195,7 +195,7 @@ def cause_of(error: Exception) -> Exception:
         silent = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
     else:
         silent = isinstance(error, httpx2.TransportError)
-    return ConnectionError(f"{constants.ENDPOINT} does not answer: {_line(error)}") if silent else error
+    return ConnectionError(f"{constants.ENDPOINT} does not answer: {line_of(error)}") if silent else error
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def _in_our_words(id: str, revision: str | None) -> Iterator[None]:
         raise InputError(
             "model.hub",
             f"{id!r} (revision {revision or 'default'}) could not be fetched from {constants.ENDPOINT}: "
-            f"{_line(_within(error))}; check the id, your network and your access, or give a local folder as "
+            f"{line_of(_within(error))}; check the id, your network and your access, or give a local folder as "
             "model.path",
         ) from cause_of(error)
 
@@ -240,5 +240,6 @@ def _within(error: Exception) -> Exception:
     return inner if isinstance(inner, Exception) else error
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """Return an error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

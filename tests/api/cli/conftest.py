@@ -42,6 +42,7 @@ def ranksieve(build, request, tmp_path, monkeypatch):
         evaluate=evaluate,
         multiply_out=multiply_out,
         quantize=lambda model_dir, output, bits: (output / str(bits)).mkdir(parents=True),
+        push=lambda model_dir, repository, public: f"{model_dir.name} to {repository}, public {public}",
         demo=lambda **options: len(options),
     )
 

@@ -209,6 +209,13 @@ def test_quantize_writes_a_copy_beside_the_export(ranksieve, tmp_path):
     assert (tmp_path / "copy" / "8").is_dir()
 
 
+@pytest.mark.parametrize(("option", "public"), [((), False), (("--public",), True)])
+def test_push_tells_the_address_and_is_private_unless_asked(ranksieve, tmp_path, option, public):
+    done = ranksieve("push", tmp_path, "somebody/films", *option)
+
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path.name} to somebody/films, public {public}\n")
+
+
 def test_evaluate(ranksieve, spec_file, tmp_path):
     table = ranksieve("evaluate", tmp_path, spec_file, "--split", "confirm")
     printed = ranksieve("evaluate", tmp_path, spec_file, "--json")

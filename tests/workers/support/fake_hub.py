@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ class Hub(ThreadingHTTPServer):
     `commits`: model → branch, tag or commit → the commit. `files`: commit → path → content. `gated`: who does not show
     `TOKEN` is told that there are files, but not given any. `failing`: the status of every answer. `cut`: a file whose
     connection breaks off in its midst. `held`: one that is given by half, until `go` is set. `seen`: method and path
-    of every request.
+    of every request. `public`: the models that everyone sees. `large`: digest → an uploaded file that no commit has.
     """
 
     ID, TOKEN = "some/model", "hf_of_an_account_that_was_let_in"
@@ -35,6 +36,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.commits: dict[str, dict[str, str]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
+        self.public: set[str] = set()
+        self.large: dict[str, bytes] = {}
         self.gated, self.failing, self.cut, self.held = False, 0, "", ""
         self.half, self.go = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str]] = []
@@ -72,6 +75,8 @@ class _Answer(BaseHTTPRequestHandler):
         match [unquote(part) for part in path.strip("/").split("/")]:
             case ["api", "models", owner, name, ("revision" | "tree") as what, revision]:
                 self._tell(f"{owner}/{name}", revision, what)
+            case ["api", "models", owner, name] if (id := f"{owner}/{name}") in self.server.commits:
+                self._answer_json({"id": id, "private": id not in self.server.public, "siblings": []})
             case ["datasets", owner, name, "resolve", revision, *file] | [
                 owner,
                 name,
@@ -84,6 +89,79 @@ class _Answer(BaseHTTPRequestHandler):
                 self._answer(404)
 
     do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.seen.append((self.command, unquote(path)))
+        sent = self._sent()
+        if self.server.failing:
+            return self._answer(self.server.failing)
+        if self.command == "POST" and self.headers["Authorization"] != f"Bearer {self.server.TOKEN}":
+            return self._answer(403)
+        match path.strip("/").split("/"):
+            case ["api", "validate-yaml"]:
+                self._answer_json({"warnings": []})
+            case ["api", "repos", "create"]:
+                self._create(json.loads(sent))
+            case ["api", "models", _, _, "preupload", "main"]:
+                files = [
+                    {"path": file["path"], "uploadMode": _mode(file["path"]), "shouldIgnore": False}
+                    for file in json.loads(sent)["files"]
+                ]
+                self._answer_json({"files": files})
+            case [_, _, "info", "lfs", "objects", "batch"]:
+                self._answer_json({"objects": [self._upload(**one) for one in json.loads(sent)["objects"]]})
+            case ["large", digest]:
+                self.server.large[digest] = sent
+                self._answer(200)
+            case ["api", "models", owner, name, "commit", "main"]:
+                self._take(f"{owner}/{name}", [json.loads(line) for line in sent.splitlines()])
+            case _:
+                self._answer(404)
+
+    do_PUT = do_POST
+
+    def _sent(self) -> bytes:
+        if self.headers["Transfer-Encoding"] != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        id = f"{asked['organization']}/{asked['name']}"
+        known = id in self.server.commits
+        if not known:
+            self.server.push({".gitattributes": b"*.safetensors filter=lfs"}, "main", id=id)
+            if asked["visibility"] == "public":
+                self.server.public.add(id)
+        self._answer_json({"url": f"http://{self.headers['Host']}/{id}"}, 409 if known else 200)
+
+    def _upload(self, oid: str, size: int) -> dict[str, Any]:
+        href = f"http://{self.headers['Host']}/large/{oid}"
+        return {"oid": oid, "size": size, "actions": {"upload": {"href": href}}}
+
+    def _take(self, id: str, lines: list[dict[str, Any]]) -> None:
+        files = dict(self.server.files[self.server.commits[id]["main"]])
+        for line in lines:
+            value = line["value"]
+            match line["key"]:
+                case "file":
+                    files[value["path"]] = b64decode(value["content"])
+                case "lfsFile":
+                    files[value["path"]] = self.server.large.pop(value["oid"])
+                case "deletedFile":
+                    del files[value["path"]]
+        commit = self.server.push(files, "main", id=id)
+        self._answer_json(
+            {"commitUrl": f"http://{self.headers['Host']}/{id}/commit/{commit}", "commitOid": commit}
+        )
+
+    def _answer_json(self, answer: dict[str, Any], status: int = 200) -> None:
+        self._answer(status, json.dumps(answer).encode(), content_type="application/json")
 
     def _tell(self, id: str, revision: str, what: str) -> None:
         if (commit := self._commit(id, revision)) is None:
@@ -144,11 +222,15 @@ class _Answer(BaseHTTPRequestHandler):
         for name, value in {**headers, "content_length": str(len(content))}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, format: str, *values: object) -> None:
         """`seen` tells."""
+
+
+def _mode(path: str) -> str:
+    return "lfs" if path.endswith(".safetensors") else "regular"
 
 
 @contextmanager
