@@ -1,18 +1,19 @@
 """Client of the REST API, with an event iterator that survives disconnects."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx2
 
 from ranksieve.api.client.connection import ApiError, Connection, StreamOver
+from ranksieve.api.client.targets import inside, refuse_others, table_format
 from ranksieve.api.client.webhooks import Webhooks
-from ranksieve.search.errors import InfrastructureError, InputError, NotFoundError
+from ranksieve.search.errors import InfrastructureError, NotFoundError
 
 _RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
@@ -209,6 +210,22 @@ class Client:
         )
         return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
+    def table(self, job_id: str, rows: Literal["candidates", "generations"], path: Path) -> None:
+        """Write all candidates or generations of a job to a file.
+
+        Args:
+            job_id: The job.
+            rows: What the table has a row for.
+            path: File to write, or to replace: a `.csv` or a `.parquet`.
+
+        Raises:
+            ApiError: No such job.
+            InputError: The path has another suffix.
+            InfrastructureError: The transfer broke.
+        """
+        format = table_format(path)
+        self.connection.fetch(f"{_path(job_id, rows)}?format={format}", path)
+
     def export(
         self, job_id: str, *, share: float | None = None, candidate: int | None = None
     ) -> dict[str, Any]:
@@ -255,25 +272,11 @@ class Client:
         names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
         if not names:
             raise NotFoundError(f"job {job_id} is {self.job(job_id)['state']}; it has no exported model")
-        targets = [_inside(directory, name) for name in names]
-        _refuse_others(targets)
+        targets = [inside(directory, name) for name in names]
+        refuse_others(targets)
         for name, target in zip(names, targets, strict=True):
             self.connection.fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
         return targets
-
-
-def _refuse_others(targets: Sequence[Path]) -> None:
-    """Check that the target folders hold no other files: transformers may read them.
-
-    Hidden files are allowed.
-
-    Raises:
-        InputError: There are other files.
-    """
-    for folder in {target.parent for target in targets if target.parent.is_dir()}:
-        beside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        if others := sorted(set(beside) - set(targets)):
-            raise InputError("output", f"must hold no other model; {others[0]} is not of this one")
 
 
 def _path(job_id: str, *parts: str) -> str:
@@ -282,13 +285,3 @@ def _path(job_id: str, *parts: str) -> str:
 
 def _given(**params: object) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
-
-
-def _inside(directory: Path, name: str) -> Path:
-    """Return a file's path in the folder; refuse names that point out of it."""
-    parts = PurePosixPath(name).parts
-    unsafe = not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts
-    target = directory.resolve().joinpath(*parts)
-    if unsafe or not target.resolve().is_relative_to(directory.resolve()):
-        raise InfrastructureError(f"the server offered a file outside the target folder: {name!r}")
-    return target

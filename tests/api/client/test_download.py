@@ -1,7 +1,10 @@
-"""Downloads of the client: targets, hostile names, and broken transfers."""
+"""Downloads of the client: targets, hostile names, broken transfers, and tables."""
+
+import csv
 
 import httpx2
 import pytest
+from pyarrow import parquet
 from streams import CutStream
 
 from ranksieve.api.client.client import Client
@@ -88,3 +91,23 @@ def test_job_without_a_model(client, spec, pipeline, tmp_path):
 
     with pytest.raises(NotFoundError, match="is failed; it has no exported model"):
         client.download(job["id"], tmp_path)
+
+
+@pytest.mark.parametrize("rows", ["candidates", "generations"])
+def test_tables(client, done, rows, tmp_path):
+    ids = {"candidates": "id", "generations": "generation"}
+    saved = [one[ids[rows]] for one in getattr(client, rows)(done["id"])]
+
+    client.table(done["id"], rows, tmp_path / "new" / "rows.csv")
+    client.table(done["id"], rows, tmp_path / "new" / "rows.parquet")
+
+    with (tmp_path / "new" / "rows.csv").open(newline="") as file:
+        assert [int(row[ids[rows]]) for row in csv.DictReader(file)] == saved
+    assert parquet.read_table(tmp_path / "new" / "rows.parquet")[ids[rows]].to_pylist() == saved
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", ".csv"])
+def test_table_of_another_format(client, done, name, tmp_path):
+    with pytest.raises(InputError, match=r"path: expected a name that ends in \.csv or \.parquet; got "):
+        client.table(done["id"], "candidates", tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -70,6 +70,7 @@ def _config() -> SchemathesisConfig:
             "change",
             "export",
             "candidates",
+            "generations",
             "create_webhook",
             "change_webhook",
         )
