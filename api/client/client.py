@@ -209,6 +209,10 @@ class Client:
         )
         return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
+    def ranks(self, job_id: str, *, candidate: int | None = None) -> dict[str, Any]:
+        """Return the rank of every matrix of a candidate, or of the exported model."""
+        return self.connection.request("GET", _path(job_id, "ranks"), params=_given(candidate=candidate))
+
     def export(
         self, job_id: str, *, share: float | None = None, candidate: int | None = None
     ) -> dict[str, Any]:
