@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ranksieve.api.plots.looks import BAD, GOOD, SERIES_1, SMALL, explain, name_axes
+from ranksieve.api.plots.looks import BAD, GOOD, SERIES_1, SMALL, SOFT, explain, name_axes
 from ranksieve.api.plots.segments import Segment
 
 MOST_LEVEL = 4
@@ -37,6 +37,8 @@ def draw_best(axes: Axes, segments: Sequence[Segment], *, has_verdicts: bool, is
                 one.generations, one.losses, "o-", where="post", color=SERIES_1, markersize=4, label=label
             )
             label = None
+    borders = [one.first - 0.5 for one in segments[1:]]
+    axes.vlines(borders, 0, 1, transform=axes.get_xaxis_transform(), colors=SOFT, linewidth=0.8)
     axes.set_xlim(segments[0].first - 0.5, segments[-1].last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     top = axes.secondary_xaxis("top")
