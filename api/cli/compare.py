@@ -22,7 +22,8 @@ def compare(
     ctx: typer.Context,
     spec: SpecFile,
     chart: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Chart to write, .svg or .png.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Chart to write: .svg, .png or .pdf."),
     ] = None,
     rival: Annotated[
         list[str] | None,
@@ -38,19 +39,21 @@ def compare(
     root: Roots = None,
 ) -> None:
     """Fit and score what you could use instead, with the job's own records."""
-    from ranksieve.api.cli.output.chart import check_chart, draw
     from ranksieve.api.http.settings import local_settings
+    from ranksieve.api.plots.files import check_file, save
 
     with only_json(as_json):
         console = Console(stderr=True)
         log_beside(console)
         if chart is not None:
-            check_chart(chart)
+            check_file(chart)
         settings = local_settings(data_dir, *(root or ()), spec.resolve().parent)
         job = load_spec(spec, settings.roots)
         values = parts_of(ctx).compare(settings, job, rival or (), lambda line: typer.echo(line, err=True))
         if chart is not None:
-            draw(values, chart)
+            from ranksieve.api.plots.rivals import comparison_figure
+
+            save(comparison_figure(values), chart)
     if as_json:
         echo_json(values)
     else:

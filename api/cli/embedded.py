@@ -16,11 +16,12 @@ _HOST = "127.0.0.1"
 
 
 @contextmanager
-def embedded(application: Application) -> Iterator[Client]:
+def embedded(application: Application, *, runs_jobs: bool = True) -> Iterator[Client]:
     """Serve `application` on loopback in a thread until the block ends.
 
     Args:
         application: Not started yet; its `settings.host` must be a loopback name.
+        runs_jobs: Whether it runs jobs, unfinished ones among them, or only answers.
 
     Yields:
         A client of the server.
@@ -33,7 +34,10 @@ def embedded(application: Application) -> Iterator[Client]:
     with listen(_HOST, 0) as sock:
         server = Server(create_app(application, started=True), access_log=False)
         application.controller.on_failure = server.end
-        application.start()
+        if runs_jobs:
+            application.start()
+        else:
+            application.open()
         thread = threading.Thread(target=_run, args=(server, sock), name="http-server", daemon=True)
         thread.start()
         try:

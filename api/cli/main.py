@@ -4,7 +4,6 @@ Other modules add their groups of commands. Exit codes: 0 success, 1 the job or 
 wrong usage, 130 Ctrl-C. Progress goes to stderr, results go to stdout.
 """
 
-from contextlib import AbstractContextManager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ranksieve.api.cli import cache, compare, docs, explain, init, jobs, keys, report, webhooks
+from ranksieve.api.cli import cache, compare, docs, explain, init, jobs, keys, plot, report, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.follow import Outcome, finish, follow, run_job, tell_of_unfinished
@@ -29,13 +28,13 @@ from ranksieve.api.cli.options import (
     Sets,
     SpecFile,
     Url,
+    client_of,
     parts_of,
 )
 from ranksieve.api.cli.output.results import result_table
 from ranksieve.api.cli.output.tables import estimate_table, values_table
 from ranksieve.api.cli.output.terminal import echo_json, log_beside, stdout
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.api.client.client import Client
 
 app = typer.Typer(
     name="ranksieve",
@@ -51,6 +50,7 @@ app.add_typer(explain.app)
 app.add_typer(jobs.app)
 app.add_typer(compare.app)
 app.add_typer(report.app)
+app.add_typer(plot.app)
 app.add_typer(docs.app)
 app.add_typer(cache.app, name="cache")
 app.add_typer(keys.app, name="keys")
@@ -155,7 +155,7 @@ def export(
     root: Roots = None,
 ) -> None:
     """Export another size or candidate of a succeeded job, and download it."""
-    with _client(parts_of(ctx), url, api_key, data_dir, root) as client:
+    with client_of(ctx, url, api_key, data_dir, root) as client:
         console = Console(stderr=True)
         if data_dir is not None:
             tell_of_unfinished(client, console)
@@ -246,20 +246,6 @@ def demo(
 def main() -> None:
     """Entry point of the `ranksieve` command."""
     app()
-
-
-def _client(
-    parts: Parts, url: str, api_key: str | None, data_dir: Path | None, roots: list[Path] | None
-) -> AbstractContextManager[Client]:
-    """Return a client of a server, or of one in this process for a data directory."""
-    if data_dir is None:
-        return parts.connect(url, api_key)
-    from ranksieve.api.cli.embedded import embedded
-    from ranksieve.api.http.settings import local_settings, require_begun
-
-    settings = local_settings(data_dir, *(roots or ()), data_dir.resolve().parent)
-    require_begun(settings)
-    return embedded(parts.build(settings))
 
 
 def _run(

@@ -1,6 +1,5 @@
 """`ranksieve report`: one job's page as a file."""
 
-import json
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +8,9 @@ import typer
 
 from ranksieve.api.cli.ids import full_id
 from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, JobId, Url, parts_of
+from ranksieve.api.cli.rivals_file import RivalsFile, read_rivals
 from ranksieve.api.client.client import Client
 from ranksieve.api.client.connection import ApiError
-from ranksieve.search.errors import InputError
 
 PAGE = 1000
 """Items in an answer, as in `client.js` of the page."""
@@ -27,19 +26,14 @@ def report(
     ctx: typer.Context,
     job_id: JobId,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")],
-    rivals: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Rivals to show beside it, from `ranksieve compare JOB.yaml --json`."
-        ),
-    ] = None,
+    rivals: RivalsFile = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """Write a job's page as one HTML file that needs no server."""
     from ranksieve.api.page.report import report as document
 
-    compared = None if rivals is None else _rivals(rivals)
+    compared = None if rivals is None else read_rivals(rivals)
     with parts_of(ctx).connect(url, api_key) as client:
         job = client.job(full_id(client, job_id))
         answers = _History(client, job["id"]).read()
@@ -47,17 +41,6 @@ def report(
         answers[f"jobs/{job['id']}/rivals"] = {"status": HTTPStatus.OK, "body": compared}
     output.write_text(document(job["id"], job["name"], answers), encoding="utf-8")
     typer.echo(output)
-
-
-def _rivals(file: Path) -> dict[str, Any]:
-    """Read the output of `ranksieve compare --json`."""
-    try:
-        values = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError("--rivals", f"{file} is no JSON: {error}") from None
-    if not isinstance(values, dict) or not isinstance(values.get("rivals"), list):
-        raise InputError("--rivals", f"{file} is not what `ranksieve compare JOB.yaml --json` prints")
-    return values
 
 
 class _History:

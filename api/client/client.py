@@ -226,6 +226,10 @@ class Client:
         format = table_format(path)
         self.connection.fetch(f"{_path(job_id, rows)}?format={format}", path)
 
+    def ranks(self, job_id: str, *, candidate: int | None = None) -> dict[str, Any]:
+        """Return the rank of every matrix of a candidate, or of the exported model."""
+        return self.connection.request("GET", _path(job_id, "ranks"), params=_given(candidate=candidate))
+
     def export(
         self, job_id: str, *, share: float | None = None, candidate: int | None = None
     ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,8 +15,11 @@ from ranksieve.api.cli.output.results import result_tables
 from ranksieve.api.cli.output.terminal import text_of
 from ranksieve.api.cli.spec_file import named_paths, validated, with_absolute_paths
 from ranksieve.api.client.client import Client
+from ranksieve.api.client.pages import all_candidates
 from ranksieve.api.http.schemas.search import CANDIDATE_FIELDS
 from ranksieve.api.http.settings import local_settings, settings_from
+from ranksieve.api.plots.files import require_matplotlib
+from ranksieve.api.plots.found import EXPORTED_MODEL, found_in
 from ranksieve.api.python.records import named_source, write_records
 from ranksieve.search.errors import (
     CancelledError,
@@ -29,7 +32,11 @@ from ranksieve.search.errors import (
 from ranksieve.service.run.ownership import make_data_dir
 from ranksieve.service.spec import EffortName, JobSpec, KindName
 
-_PAGE = 1000
+SCORED = tuple(name for name in CANDIDATE_FIELDS if name not in ("genome", "ranks"))
+"""Fields of a scored candidate; those that are left out have a number for each matrix."""
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 StrPath = str | os.PathLike[str]
 
@@ -40,12 +47,14 @@ class Sieved:
 
     `folder` holds the model, as transformers saves one. `result` is the result that the API has, and `candidates` are
     the scorings of the search, a dict of plain values each: `kept_share`, `loss_nats`, `drop_points`, `generation`, ….
+    `ranks` has the rank of every matrix of the model. A notebook shows the figures.
     """
 
     job_id: str
     folder: Path
     result: dict[str, Any] = field(repr=False)
     candidates: list[dict[str, Any]] = field(repr=False)
+    ranks: dict[str, Any] = field(repr=False)
 
     @property
     def summary(self) -> str:
@@ -60,6 +69,36 @@ class Sieved:
         from ranksieve.workers.export.reader import load_folder
 
         return load_folder(self.folder)
+
+    def to_pandas(self) -> Any:
+        """Return the candidates as a `pandas.DataFrame`, a row for each scoring."""
+        import pandas
+
+        return pandas.DataFrame(self.candidates, columns=list(SCORED))
+
+    def plot_tradeoff(self) -> "Figure":
+        """Draw size against loss.
+
+        It has the candidates, the finalists, the promise, the dense models and the export.
+
+        Raises:
+            InfrastructureError: matplotlib is not installed; says how to install it.
+        """
+        require_matplotlib()
+        from ranksieve.api.plots.job import sizes_figure
+
+        return sizes_figure(found_in(self.result, self.candidates))
+
+    def plot_ranks(self) -> "Figure":
+        """Draw the rank of every matrix of the model, layer by layer.
+
+        Raises:
+            InfrastructureError: matplotlib is not installed; says how to install it.
+        """
+        require_matplotlib()
+        from ranksieve.api.plots.job import ranks_figure
+
+        return ranks_figure((EXPORTED_MODEL, self.ranks))
 
 
 def sieve(
@@ -199,17 +238,9 @@ def _sieved(client: Client, outcome: Outcome, target: Path | None) -> Sieved:
         job_id=job["id"],
         folder=folder,
         result=job["result"],
-        candidates=_candidates(client, job["id"]),
+        candidates=all_candidates(client, job["id"], SCORED),
+        ranks=client.ranks(job["id"]),
     )
-
-
-def _candidates(client: Client, job_id: str) -> list[dict[str, Any]]:
-    fields = [name for name in CANDIDATE_FIELDS if name not in ("genome", "ranks")]
-    page = found = client.candidates(job_id, limit=_PAGE, fields=fields)
-    while page:
-        page = client.candidates(job_id, limit=_PAGE, fields=fields, after=found[-1]["id"])
-        found = found + page
-    return found
 
 
 def _failure(job: Mapping[str, Any]) -> RanksieveError:

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ranksieve.api.cli.output.sparkline import BestLoss
+from ranksieve.api.cli.output.sparkline import best_line
 from ranksieve.api.cli.output.terminal import plain
+from ranksieve.api.plots.segments import Segments
 from ranksieve.workers.types.metrics import drop_unit
 
 Event = Mapping[str, Any]
@@ -84,7 +85,7 @@ class LiveView:
         self._bars = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
         self._search = ""
-        self._best = BestLoss()
+        self._segments = Segments()
         self.live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=5)
 
     def update(self, event: Event) -> None:
@@ -92,7 +93,7 @@ class LiveView:
         line = self._narrator.line(event)
         if event["type"] == "generation.completed":
             self._search = line or ""
-            self._best.add(event["data"])
+            self._segments.add(event["data"])
         elif line is not None:
             _print_line(self._console, line)
         if event["type"] == "phase.progress":
@@ -100,7 +101,7 @@ class LiveView:
         elif event["type"] == "job.state":
             self._clear_bars()
             if _ends_run(event):
-                self._search, self._best = "", BestLoss()
+                self._search, self._segments = "", Segments()
 
     def _move(self, data: Mapping[str, Any]) -> None:
         phase, done, total = data["phase"], data["done"], data["total"]
@@ -115,7 +116,7 @@ class LiveView:
         self._tasks.clear()
 
     def _render(self) -> RenderableType:
-        return Group(self._bars, Text(self._search), Text(self._best.line()))
+        return Group(self._bars, Text(self._search), Text(best_line(self._segments)))
 
 
 class Narrator:

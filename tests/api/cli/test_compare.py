@@ -77,14 +77,15 @@ def test_json_is_alone_on_stdout(compare):
 
 @pytest.mark.parametrize(("name", "start"), [("chart.svg", b"<?xml"), ("chart.png", b"\x89PNG")])
 def test_a_chart_is_written(compare, tmp_path, name, start):
-    pytest.importorskip("matplotlib", reason="needs the extra compare")
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
     result, _ = compare("-o", name)
     assert result.exit_code == 0
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("chart.gif", "ends in .svg or .png"), ("nowhere/chart.svg", "no such folder")]
+    ("name", "message"),
+    [("chart.gif", "ends in .svg, .png or .pdf"), ("nowhere/chart.svg", "no such folder")],
 )
 def test_a_chart_that_cannot_be_written_is_refused_first(compare, name, message):
     result, asked = compare("-o", name, "--rival", "tfidf")

@@ -81,7 +81,7 @@ def test_a_job_of_names(here, tmp_path, result, capsys):
 
 
 def test_candidates_are_rows_of_plain_values(here, monkeypatch):
-    monkeypatch.setattr("ranksieve.api.python.sieve._PAGE", 1)
+    monkeypatch.setattr("ranksieve.api.client.pages.PAGE", 1)
 
     rows = here("org/model", "reviews.jsonl", **CHOICE).sieved.candidates
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pandas
@@ -40,10 +41,16 @@ def test_the_result_and_its_summary(sieved):
 
 
 def test_the_candidates_of_the_search(sieved):
-    rows = pandas.DataFrame(sieved["candidates"])
+    rows = pandas.read_json(StringIO(sieved["rows"]))
 
     assert len(rows) >= sieved["result"]["evaluations"] > 0
     assert rows["kept_share"].between(0, 0.4).all()
+
+
+def test_figures_have_what_the_job_has(sieved):
+    assert sieved["points"] == len(sieved["candidates"])
+    assert sieved["cells"] == len(sieved["result"]["ranks"])
+    assert [bytes.fromhex(start) for start in sieved["pictures"]] == [b"\x89PNG"] * 2
 
 
 def _sieve(folder):
@@ -65,11 +72,19 @@ def _sieve(folder):
         progress=False,
     )
     model = sieved.load()
+    figures = [sieved.plot_tradeoff(), sieved.plot_ranks()]
+    sizes, ranks = (figure.axes[0] for figure in figures)
     values = {
         "folder": str(sieved.folder),
         "result": sieved.result,
         "summary": sieved.summary,
         "candidates": sieved.candidates,
+        "rows": sieved.to_pandas().to_json(),
+        "points": sum(
+            len(dots.get_offsets()) for dots in sizes.collections if "search split" in dots.get_label()
+        ),
+        "cells": len(ranks.texts),
+        "pictures": [figure._repr_png_()[:4].hex() for figure in figures],
         "parameters": model.num_parameters(),
         "class": type(model).__name__,
     }

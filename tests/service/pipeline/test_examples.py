@@ -9,6 +9,7 @@ import runpy
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from gguf_file import save_gguf
 from local_jobs import Jobs, LocalCluster
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tuning import tune
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.errors import InputError
+from ranksieve.service import wiring
+from ranksieve.service.application import Application
 from ranksieve.service.pipeline.checking import check_job, settled_sizes
+from ranksieve.service.pipeline.pipeline import run_job
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.model import ModelSpec
@@ -177,6 +184,34 @@ def test_an_example_runs(
     assert result["metric_name"] == expected
     assert verified["metric"] == pytest.approx(verified["expected"])
     assert (Path(result["artifact"]) / "model.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("_unsynced_files")
+def test_the_notebook_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_flop_timer: Any
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    cluster = LocalCluster(make_timer=make_flop_timer)
+
+    def build(settings: Settings, *, in_children: bool) -> Application:
+        def settle(spec: JobSpec, cancelled: Any) -> JobSpec:
+            spec = spec.on_cluster([{"CPU": 1}])
+            return spec.with_sizes(settled_sizes(settings, spec))
+
+        store = Store(settings.store_url)
+        run: Any = partial(run_job, settings, cluster)
+        controller = Controller(store, run, settings.jobs_dir)
+        return Application(settings, store, controller, Feed(), settle, lambda spec, cancelled: {})
+
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(wiring, "build", build)
+    monkeypatch.chdir(world.folder)
+    world.provide(load_spec(Path("sentiment.yaml")).model)
+    tune({"policy": {"rank_step": 1, "search": SEARCH}})
+    ran = runpy.run_path("notebook.py")
+    assert len(ran["scored"]) >= ran["sieved"].result["evaluations"] > 0
+    assert Path("ranks.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(("name", "several_lines"), [("chat", True), ("extraction", False)])

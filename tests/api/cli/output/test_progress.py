@@ -25,6 +25,7 @@ STORY = [
         {
             "generation": 3,
             "target_share": 0.4,
+            "loss_nats": 0.05,
             "kept_share": 0.412,
             "kl_nats": 0.0512,
             "drop_points": -0.3,
