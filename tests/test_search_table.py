@@ -153,9 +153,9 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     assert max(alone["kept"], searched["kept"]) <= 0.3
     assert "| `ranksieve` | 4 |" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match="its row of lagrangian has another screen, layers; give another file"
+        SystemExit, match="its row of lagrangian has another patience, layers; give another file"
     ):
-        run(file, "--layers", "2", "--screen", "8", *options, "lagrangian")
+        run(file, "--layers", "2", "--patience", "8", *options, "lagrangian")
 
 
 @pytest.mark.campaign

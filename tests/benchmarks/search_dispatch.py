@@ -278,14 +278,14 @@ class SyntheticRunner:
         self._rng = np.random.default_rng(0)
 
     def stream(
-        self, method: str, take: Callable[[int], Iterable[tuple[tuple[Trial, int], ScoreRequest]]]
-    ) -> Iterator[tuple[tuple[Trial, int], object]]:
+        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
+    ) -> Iterator[tuple[Trial, object]]:
         while taken := list(take(1)):
-            for (trial, start), request in taken:
+            for trial, request in taken:
                 self._watch.pause()
                 scores = self._scores(request.examples, self._problem.loss(trial))
                 self._watch.go_on()
-                yield (trial, start), scores
+                yield trial, scores
 
     def run(
         self,
