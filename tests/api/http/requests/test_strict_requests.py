@@ -19,7 +19,12 @@ def http(shared):
     [
         ("POST", "/v1/jobs?dry_run=true", "dry_run", "unknown parameter; expected none"),
         ("GET", "/v1/jobs?limits=3", "limits", "unknown parameter; did you mean limit?"),
-        ("GET", "/v1/jobs/x/generations?zzz=1", "zzz", "unknown parameter; expected one of after, limit"),
+        (
+            "GET",
+            "/v1/jobs/x/generations?zzz=1",
+            "zzz",
+            "unknown parameter; expected one of after, limit, format",
+        ),
         ("DELETE", "/v1/jobs/x?force=true", "force", "unknown parameter; expected none"),
         ("GET", "/v1/models?all", "all", "unknown parameter; expected none"),
     ],
