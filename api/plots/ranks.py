@@ -8,8 +8,8 @@ from matplotlib.ticker import PercentFormatter
 
 from ranksieve.api.plots.found import Ranks
 from ranksieve.api.plots.looks import FULL, INK, LINE, NONE, name_axes, printable
+from ranksieve.search.space.matrix import DENSE
 
-DENSE = -1
 KEPT = LinearSegmentedColormap.from_list("kept", [NONE, FULL]).with_extremes(bad=LINE)
 SMALLEST = 6
 """Points of a rank in its cell."""

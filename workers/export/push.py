@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.model import hub
@@ -19,8 +19,8 @@ _HIDDEN = ".*"
 def push(folder: Path, id: str, public: bool = False) -> str:
     """Upload an exported model to a repository on the hub, and return its address.
 
-    The repository is made if there is none. Weight files of an earlier model in it are removed, since a loader may
-    prefer them; its history keeps them.
+    A missing repository is created. Weight files of an earlier model are deleted from it, because a loader may prefer
+    them to the new ones; the repository's history keeps them.
 
     Args:
         folder: Exported folder, or a dense or rounded copy of one. Hidden files are left out.
@@ -28,8 +28,8 @@ def push(folder: Path, id: str, public: bool = False) -> str:
         public: Whether everyone may see the repository.
 
     Raises:
-        InputError: The folder is no export, there is no token, the repository is seen by more or fewer people than
-            `public` says, or the hub refuses.
+        InputError: The folder is no export, there is no token, an existing repository is public where `public` is
+            false or private where it is true, or the hub refuses.
         InfrastructureError: The hub does not answer.
     """
     _require_export(folder)

@@ -160,7 +160,7 @@ class _Answer(BaseHTTPRequestHandler):
             {"commitUrl": f"http://{self.headers['Host']}/{id}/commit/{commit}", "commitOid": commit}
         )
 
-    def _answer_json(self, answer: dict[str, Any], status: int = 200) -> None:
+    def _answer_json(self, answer: Any, status: int = 200) -> None:
         self._answer(status, json.dumps(answer).encode(), content_type="application/json")
 
     def _tell(self, id: str, revision: str, what: str) -> None:
@@ -171,8 +171,7 @@ class _Answer(BaseHTTPRequestHandler):
             {"type": "file", "path": path, "size": len(content), "oid": sha1(content).hexdigest()}
             for path, content in paths.items()
         ]
-        answer = {"id": id, "sha": commit, "siblings": []} if what == "revision" else entries
-        self._answer(200, json.dumps(answer).encode(), content_type="application/json")
+        self._answer_json({"id": id, "sha": commit, "siblings": []} if what == "revision" else entries)
 
     def _give(self, id: str, revision: str, path: str) -> None:
         if (commit := self._commit(id, revision)) is None:
