@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from browsing import finished, in_mid_search, section
+from browsing import finished, fits, in_mid_search, section
 from playwright.sync_api import expect
 
 
@@ -119,7 +119,7 @@ def test_width_with_a_long_name(page, server, spec):
     for place in ("", f"#/jobs/{id}"):
         page.goto(f"{url}/{place}")
         expect(page.get_by_text(name).first).to_be_visible()
-        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert fits(page)
 
 
 def test_width_of_a_phone(page, server, pipeline, spec):
@@ -133,4 +133,4 @@ def test_width_of_a_phone(page, server, pipeline, spec):
         page.set_viewport_size({"width": width, "height": 700})
         expect(section(page, "Files")).to_be_visible()
         expect(section(page, "Confirmed on fresh records")).to_be_visible()
-        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert fits(page)

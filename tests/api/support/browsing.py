@@ -31,3 +31,22 @@ def section(page, title):
 
 def row(table, name):
     return table.get_by_role("row", name=re.compile(f"^{name}"))
+
+
+FITS = """() => new Promise(done => {
+  const page = document.documentElement, end = performance.now() + 30_000;
+  const look = () => {
+    if (page.scrollWidth <= page.clientWidth) done(true);
+    else if (performance.now() > end) done(false);
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
+
+
+def fits(page):
+    """Whether the page comes to be no wider than its window, within 30 s.
+
+    `wait_for_function` cannot ask that: from its second look on it evaluates text, which the page's policy forbids.
+    """
+    return page.evaluate(FITS)
